@@ -1,0 +1,247 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The conditions of a PBXWebhook. Ready is the summary; Disabled, Reconciling, Stalled and
+// NotImplemented are present only while they hold.
+const (
+	// ConditionReady: an event can be accepted and journalled under this generation.
+	ConditionReady = "Ready"
+	// ConditionCredentialsResolved: the PBX's credentials were found and are complete.
+	ConditionCredentialsResolved = "CredentialsResolved"
+	// ConditionReceiverAvailable: at least one receiver pod is available.
+	ConditionReceiverAvailable = "ReceiverAvailable"
+	// ConditionConfigurationApplied: every available receiver runs this generation's configuration.
+	ConditionConfigurationApplied = "ConfigurationApplied"
+	// ConditionJournalDurable: an accepted event survives the loss of its pod.
+	ConditionJournalDurable = "JournalDurable"
+	// ConditionTargetsHealthy: every target takes its events.
+	ConditionTargetsHealthy = "TargetsHealthy"
+	// ConditionDisabled: spec.enabled is false and nothing is received.
+	ConditionDisabled = "Disabled"
+	// ConditionReconciling: the operator is working towards this generation (kstatus).
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled: the operator cannot go on before somebody edits an object (kstatus).
+	ConditionStalled = "Stalled"
+	// ConditionNotImplemented: a field is set whose behaviour this version does not have.
+	ConditionNotImplemented = "NotImplemented"
+)
+
+// The reasons of conditions.
+const (
+	// ReasonSucceeded: what the condition states holds.
+	ReasonSucceeded = "Succeeded"
+	// ReasonAnonymous: credentials.anonymous takes requests from anyone.
+	ReasonAnonymous = "Anonymous"
+	// ReasonSecretNotFound: a Secret that is referred to does not exist.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonKeyNotFound: a Secret lacks a key that is needed.
+	ReasonKeyNotFound = "KeyNotFound"
+	// ReasonInvalidValue: a Secret's value cannot be used.
+	ReasonInvalidValue = "InvalidValue"
+	// ReasonReferencesNotFound: a target refers to a Secret, ConfigMap or key that does not exist.
+	ReasonReferencesNotFound = "ReferencesNotFound"
+	// ReasonProgressing: a receiver is being started.
+	ReasonProgressing = "Progressing"
+	// ReasonImagePullFailed: the receiver's image cannot be pulled.
+	ReasonImagePullFailed = "ImagePullFailed"
+	// ReasonCrashLoop: the receiver ends again and again.
+	ReasonCrashLoop = "CrashLoop"
+	// ReasonUnschedulable: no node takes the receiver.
+	ReasonUnschedulable = "Unschedulable"
+	// ReasonContainerConfigError: the receiver's container cannot be made.
+	ReasonContainerConfigError = "ContainerConfigError"
+	// ReasonPodsRefused: the API server refuses to make the receiver's pods.
+	ReasonPodsRefused = "PodsRefused"
+	// ReasonNoReceiver: no receiver pod is available.
+	ReasonNoReceiver = "NoReceiver"
+	// ReasonConfigurationPending: an available receiver still runs an older configuration.
+	ReasonConfigurationPending = "ConfigurationPending"
+	// ReasonConfigurationRefused: a receiver cannot use this configuration and runs the last good one.
+	ReasonConfigurationRefused = "ConfigurationRefused"
+	// ReasonReceiversUnreachable: the operator cannot ask the receivers.
+	ReasonReceiversUnreachable = "ReceiversUnreachable"
+	// ReasonNotPolled: the operator runs with --poll-receivers=false and does not ask receivers.
+	ReasonNotPolled = "NotPolled"
+	// ReasonPersistentVolume: the journal lies on a claim.
+	ReasonPersistentVolume = "PersistentVolume"
+	// ReasonEmptyDir: the journal goes with the pod.
+	ReasonEmptyDir = "EmptyDir"
+	// ReasonForeignObject: an object of a needed name exists that the operator did not make.
+	ReasonForeignObject = "ForeignObject"
+	// ReasonInvalidSpec: the spec has a value that only the operator could find wrong.
+	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonApplyFailed: the API server refused a child object.
+	ReasonApplyFailed = "ApplyFailed"
+	// ReasonTargetsFailing: at least one target does not take its events.
+	ReasonTargetsFailing = "TargetsFailing"
+	// ReasonDisabled: spec.enabled is false.
+	ReasonDisabled = "Disabled"
+	// ReasonNotImplemented: see ConditionNotImplemented.
+	ReasonNotImplemented = "NotImplemented"
+)
+
+// PBXWebhookStatus is what the operator and the receivers report.
+type PBXWebhookStatus struct {
+	// observedGeneration is the generation that this status speaks of; -1 until it was first seen.
+	// +optional
+	// +kubebuilder:validation:Minimum=-1
+	// +kubebuilder:validation:Maximum=9007199254740991
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions say what holds: Ready, CredentialsResolved, ReceiverAvailable,
+	// ConfigurationApplied, JournalDurable, TargetsHealthy; Disabled, Reconciling, Stalled and
+	// NotImplemented only while they hold.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// address to paste into the PBX.
+	// +optional
+	Address *Address `json:"address,omitempty"`
+
+	// endpoints are the addresses per event, where the provider has one webhook for each (Acefone).
+	// +optional
+	// +listType=map
+	// +listMapKey=event
+	// +kubebuilder:validation:MaxItems=32
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+
+	// receiver is the state of the receiver's pods.
+	// +optional
+	Receiver *ReceiverStatus `json:"receiver,omitempty"`
+
+	// events counts what the PBX sent since the journal was made.
+	// +optional
+	Events *EventsStatus `json:"events,omitempty"`
+
+	// targets is the state of each target.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Targets []TargetStatus `json:"targets,omitempty"`
+}
+
+// Address is where the PBX sends to.
+type Address struct {
+	// url to paste into the PBX.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url,omitempty"`
+}
+
+// Endpoint is the address of one event.
+type Endpoint struct {
+	// event is the provider's own name of the event.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Event string `json:"event,omitempty"`
+
+	// url to paste into the PBX for it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url,omitempty"`
+}
+
+// ReceiverStatus is the state of the receiver's pods.
+type ReceiverStatus struct {
+	// replicas is the number of receiver pods.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	Replicas int32 `json:"replicas"`
+
+	// readyReplicas is the number of receiver pods that are ready.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	ReadyReplicas int32 `json:"readyReplicas"`
+
+	// selector of the receiver pods, for the scale subresource.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Selector string `json:"selector,omitempty"`
+}
+
+// EventsStatus counts what the PBX sent since the journal was made.
+type EventsStatus struct {
+	// received is the number of requests that were accepted and kept.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Received int64 `json:"received"`
+
+	// unparsed is how many of those could not be decoded.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Unparsed int64 `json:"unparsed"`
+
+	// rejected is the number of requests that were refused: wrong credentials, method, size.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Rejected int64 `json:"rejected"`
+
+	// pending is the number of events that some target does not have yet.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Pending int64 `json:"pending"`
+
+	// lastReceivedTime is when the last event was accepted.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
+	LastReceivedTime *metav1.Time `json:"lastReceivedTime,omitempty"`
+}
+
+// TargetStatus is the state of one target.
+type TargetStatus struct {
+	// name of the target.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// healthy is whether the target takes its events.
+	// +optional
+	Healthy bool `json:"healthy"`
+
+	// pending is the number of events that the target does not have yet.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Pending int64 `json:"pending"`
+
+	// delivered is the number of events that the target took.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Delivered int64 `json:"delivered"`
+
+	// deadLettered is the number of events that were given up for this target.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	DeadLettered int64 `json:"deadLettered"`
+
+	// lastDeliveryTime is when the target last took an event.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
+	LastDeliveryTime *metav1.Time `json:"lastDeliveryTime,omitempty"`
+
+	// lastError is what went wrong last, while the target is not healthy.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	LastError string `json:"lastError,omitempty"`
+}
