@@ -1,0 +1,23 @@
+package event
+
+import (
+	"net/http"
+	"time"
+)
+
+// MaxBody is the longest body that is taken from a PBX, in bytes.
+const MaxBody = 1 << 20
+
+// Request is a request as the PBX sent it, without what showed that it is the PBX: the token and
+// the Authorization header are gone.
+type Request struct {
+	Method     string
+	Path       string // what follows the webhook's own path and the token, such as "/NewState"
+	Query      string // raw, without the token
+	Header     http.Header
+	Body       []byte
+	ReceivedAt time.Time
+}
+
+// ContentType is the Content-Type header as sent.
+func (r *Request) ContentType() string { return r.Header.Get("Content-Type") }

@@ -1,0 +1,80 @@
+// Package provider turns what a PBX sent into a canonical event: a pure function from request to
+// event that never fails a request away. What it cannot decode becomes an event of type unparsed,
+// which carries the request and the reason.
+//
+// A new provider is one folder beside this file and one line in the registry. The package must not
+// know how requests arrive, nor where events go.
+package provider
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/provider/acefone"
+	"github.com/pbxhook/pbxhook/receiver/provider/simotel"
+	"github.com/pbxhook/pbxhook/receiver/provider/voipstudio"
+	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+)
+
+// Decoder decodes the requests of one make of PBX.
+type Decoder interface {
+	Decode(r *event.Request, s wire.Settings) event.Event
+}
+
+var registry = map[v1alpha1.Provider]Decoder{
+	v1alpha1.Simotel:    simotel.Decoder{},
+	v1alpha1.VoIPstudio: voipstudio.Decoder{},
+	v1alpha1.Acefone:    acefone.Decoder{},
+}
+
+// Find returns the provider of a name in any case.
+func Find(name string) (v1alpha1.Provider, error) {
+	for known := range registry {
+		if strings.EqualFold(string(known), name) {
+			return known, nil
+		}
+	}
+	return "", fmt.Errorf("expected Simotel, VoIPstudio or Acefone as the provider, got %q", name)
+}
+
+// Decode makes a canonical event of a request of a provider.
+func Decode(p v1alpha1.Provider, r *event.Request, s wire.Settings) event.Event {
+	e := registry[p].Decode(r, s)
+	if e.Call != nil && e.Call.Agents == nil {
+		e.Call.Agents = []event.Agent{} // a list in JSON, also when there is nobody on it
+	}
+	if e.Type == event.Unparsed {
+		e.Request = &event.RawRequest{
+			Method: r.Method, Path: r.Path, Query: r.Query, ContentType: r.ContentType(),
+			Body: strings.ToValidUTF8(string(r.Body), "\ufffd"),
+		}
+	}
+	return e
+}
+
+// RepeatKey is equal for two requests of a webhook that are one event; ok is false where a provider
+// is not known to repeat itself. The body is always part of it: VoIPstudio's own examples give
+// different events one id, and taking two events for one would lose the second.
+func RepeatKey(e *event.Event, r *event.Request) (key [16]byte, ok bool) {
+	if !e.Repeats {
+		return key, false
+	}
+	hash := sha256.New()
+	for _, part := range []string{r.Method, r.Path, r.Query, e.ID} {
+		fmt.Fprintf(hash, "%d:%s", len(part), part)
+	}
+	hash.Write(r.Body)
+	copy(key[:], hash.Sum(nil))
+	return key, true
+}
+
+// Categories are names under which spec.events may choose several events of a provider's own.
+func Categories(p v1alpha1.Provider, name string) []string {
+	if p == v1alpha1.VoIPstudio {
+		return voipstudio.Categories[name]
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxDepth is how deep objects and lists may nest.
+const maxDepth = 64
+
+// tolerant reads what PBX manuals print as JSON and is not: numbers with leading zeros and no
+// quotes ("number": 09331112233), Python literals (single quotes, None, True, False), trailing
+// commas and raw control characters in texts (Simotel: pages IncomingCall, OutgoingFax, Survey,
+// AutoDialerReport).
+func tolerant(text []byte) (any, error) {
+	p := &parser{text: text}
+	value, err := p.value(0)
+	if err != nil {
+		return nil, err
+	}
+	if p.space(); p.at < len(p.text) {
+		return nil, p.errorf("expected the end")
+	}
+	return value, nil
+}
+
+type parser struct {
+	text []byte
+	at   int
+}
+
+func (p *parser) errorf(format string, args ...any) error {
+	return fmt.Errorf("%s at byte %d", fmt.Sprintf(format, args...), p.at)
+}
+
+func (p *parser) space() {
+	for p.at < len(p.text) && strings.IndexByte(" \t\r\n\x00", p.text[p.at]) >= 0 {
+		p.at++
+	}
+}
+
+// next is the next byte that is not white space, or 0 at the end.
+func (p *parser) next() byte {
+	p.space()
+	if p.at == len(p.text) {
+		return 0
+	}
+	return p.text[p.at]
+}
+
+func (p *parser) value(depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, p.errorf("nested deeper than %d", maxDepth)
+	}
+	switch p.next() {
+	case 0:
+		return nil, p.errorf("expected a value, got the end")
+	case '{':
+		return p.object(depth)
+	case '[':
+		return p.list(depth)
+	case '"', '\'':
+		return p.quoted()
+	default:
+		return p.bare()
+	}
+}
+
+func (p *parser) object(depth int) (any, error) {
+	p.at++ // {
+	object := map[string]any{}
+	for {
+		if p.next() == '}' {
+			p.at++
+			return object, nil
+		}
+		key, err := p.key()
+		if err != nil {
+			return nil, err
+		}
+		if p.next() != ':' {
+			return nil, p.errorf("expected a colon after a key")
+		}
+		p.at++
+		value, err := p.value(depth + 1)
+		if err != nil {
+			return nil, err
+		}
+		object[Text(key)] = value
+		if err := p.separator('}'); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// key reads a key, which may lack its quotes but cannot be an object or list.
+func (p *parser) key() (any, error) {
+	if c := p.next(); c == '"' || c == '\'' {
+		return p.quoted()
+	}
+	return p.bare()
+}
+
+func (p *parser) list(depth int) (any, error) {
+	p.at++ // [
+	list := []any{}
+	for {
+		if p.next() == ']' {
+			p.at++
+			return list, nil
+		}
+		value, err := p.value(depth + 1)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, value)
+		if err := p.separator(']'); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// separator passes a comma; the closing bracket is left to the caller.
+func (p *parser) separator(closing byte) error {
+	switch p.next() {
+	case ',':
+		p.at++
+		return nil
+	case closing:
+		return nil
+	}
+	return p.errorf("expected a comma or %q", closing)
+}
+
+func (p *parser) quoted() (any, error) {
+	quote := p.text[p.at]
+	p.at++
+	var text strings.Builder
+	for p.at < len(p.text) {
+		c := p.text[p.at]
+		p.at++
+		switch c {
+		case quote:
+			return strings.ToValidUTF8(text.String(), string(utf8.RuneError)), nil
+		case '\\':
+			p.escape(&text)
+		default:
+			text.WriteByte(c)
+		}
+	}
+	return nil, p.errorf("expected a closing %q, got the end", quote)
+}
+
+// escape reads what follows a backslash. An escape that JSON does not know stands for itself.
+func (p *parser) escape(text *strings.Builder) {
+	if p.at == len(p.text) {
+		return
+	}
+	c := p.text[p.at]
+	p.at++
+	switch c {
+	case 'n':
+		text.WriteByte('\n')
+	case 't':
+		text.WriteByte('\t')
+	case 'r':
+		text.WriteByte('\r')
+	case 'b':
+		text.WriteByte('\b')
+	case 'f':
+		text.WriteByte('\f')
+	case 'u':
+		p.unicode(text)
+	default:
+		text.WriteByte(c)
+	}
+}
+
+// unicode reads the four digits after \u, and the second half of a pair of surrogates.
+func (p *parser) unicode(text *strings.Builder) {
+	if p.at+4 > len(p.text) {
+		text.WriteByte('u')
+		return
+	}
+	end := p.at + 4
+	if end+6 <= len(p.text) && p.text[end] == '\\' && p.text[end+1] == 'u' {
+		var pair string
+		if json.Unmarshal([]byte(`"\u`+string(p.text[p.at:end+6])+`"`), &pair) == nil && utf8.RuneCountInString(pair) == 1 {
+			text.WriteString(pair)
+			p.at = end + 6
+			return
+		}
+	}
+	code, err := strconv.ParseUint(string(p.text[p.at:end]), 16, 16)
+	if err != nil {
+		text.WriteByte('u')
+		return
+	}
+	text.WriteRune(rune(code))
+	p.at = end
+}
+
+// bare reads a word without quotes: a constant, a number, or text such as 09331112233.
+func (p *parser) bare() (any, error) {
+	start := p.at
+	for p.at < len(p.text) && strings.IndexByte(",:{}[]\"'\r\n", p.text[p.at]) < 0 {
+		p.at++
+	}
+	word := strings.TrimSpace(string(p.text[start:p.at]))
+	switch word {
+	case "":
+		return nil, p.errorf("expected a value")
+	case "null", "None", "undefined", "NaN":
+		return nil, nil
+	case "true", "True":
+		return true, nil
+	case "false", "False":
+		return false, nil
+	}
+	if json.Valid([]byte(word)) { // a number: all else that is valid began with a quote or bracket
+		return json.Number(word), nil
+	}
+	return strings.ToValidUTF8(word, string(utf8.RuneError)), nil
+}

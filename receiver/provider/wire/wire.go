@@ -1,0 +1,291 @@
+// Package wire reads what PBXs put on the wire into fields that decoders can ask for by name:
+// parameters, forms, JSON, and text that its own manual calls JSON. It also turns their numbers and
+// times into canonical ones.
+//
+// It must not know any one provider: a decoder names the keys.
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/receiver/event"
+)
+
+// maxParameters is how many query parameters or form fields of one request are read.
+const maxParameters = 10_000
+
+// Settings are what a webhook's spec says about how its PBX writes.
+type Settings struct {
+	Version  v1alpha1.Version  // Simotel's; empty: told from the request
+	Location *time.Location    // of times without an offset; nil is UTC
+	Region   string            // ISO country of numbers that are not international, or empty
+	Fields   map[string]string // Acefone: canonical field to the customer's own key
+	// TokenName is the key that may carry the token; it is removed from the payload.
+	TokenName string
+}
+
+// Fields are the fields of one request, by key.
+type Fields struct {
+	sent  map[string]any // as sent, for the payload
+	named map[string]any // by trimmed key, for decoders
+}
+
+// Read reads the fields of a request: its query parameters, and its body as JSON or as a form. A
+// key that stands in both has the body's value.
+func Read(r *event.Request, settings Settings) (Fields, error) {
+	fields := Fields{sent: map[string]any{}}
+	if err := fields.addParameters(r.Query); err != nil {
+		return fields.index(settings), fmt.Errorf("read the query: %w", err)
+	}
+	if err := fields.addBody(r); err != nil {
+		return fields.index(settings), fmt.Errorf("read the body: %w", err)
+	}
+	return fields.index(settings), nil
+}
+
+func (f *Fields) addBody(r *event.Request) error {
+	body := bytes.TrimSpace(bytes.TrimPrefix(r.Body, []byte("\ufeff")))
+	if len(body) == 0 {
+		return nil
+	}
+	// told by its first byte: some PBXs send JSON and call it a form, or a form and call it nothing
+	if body[0] != '{' && body[0] != '[' && bytes.IndexByte(body, '=') > 0 {
+		return f.addParameters(string(body))
+	}
+	value, err := ParseJSON(body)
+	if err != nil {
+		return err
+	}
+	if list, ok := value.([]any); ok && len(list) == 1 {
+		value = list[0]
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return fmt.Errorf("expected a JSON object with the event's fields, got %s", describe(value))
+	}
+	for key, value := range object {
+		f.sent[key] = value
+	}
+	return nil
+}
+
+func describe(value any) string {
+	switch value.(type) {
+	case nil:
+		return "null"
+	case []any:
+		return "a list"
+	case string:
+		return "a text"
+	case json.Number:
+		return "a number"
+	default:
+		return "a boolean"
+	}
+}
+
+// addParameters reads parameters as PBXs write them: "+" is a space, a broken escape stands for
+// itself, and the first of several values counts.
+func (f *Fields) addParameters(text string) error {
+	for n := 0; text != ""; n++ {
+		if n == maxParameters {
+			return fmt.Errorf("expected at most %d parameters", maxParameters)
+		}
+		var pair string
+		pair, text, _ = strings.Cut(text, "&")
+		key, value, _ := strings.Cut(pair, "=")
+		key = unescape(key)
+		if _, seen := f.sent[key]; key == "" || seen {
+			continue
+		}
+		f.sent[key] = nested(unescape(value))
+	}
+	return nil
+}
+
+func unescape(text string) string {
+	if plain, err := url.QueryUnescape(text); err == nil {
+		return plain
+	}
+	return text
+}
+
+// nested reads a parameter's value that is an object or list in JSON; others stay text.
+func nested(value string) any {
+	trimmed := strings.TrimSpace(value)
+	if strings.HasPrefix(trimmed, "{") || strings.HasPrefix(trimmed, "[") {
+		if parsed, err := ParseJSON([]byte(trimmed)); err == nil {
+			return parsed
+		}
+	}
+	return value
+}
+
+func (f Fields) index(settings Settings) Fields {
+	if settings.TokenName != "" {
+		for key := range f.sent {
+			if strings.EqualFold(strings.TrimSpace(key), settings.TokenName) {
+				delete(f.sent, key)
+			}
+		}
+	}
+	f.named = make(map[string]any, len(f.sent))
+	for key, value := range f.sent {
+		if trimmed := strings.TrimSpace(key); trimmed == key || f.named[trimmed] == nil {
+			f.named[trimmed] = value
+		}
+	}
+	return f
+}
+
+// Empty is whether the request had no field at all.
+func (f Fields) Empty() bool { return len(f.sent) == 0 }
+
+// Has is whether any of the keys was sent, with whatever value.
+func (f Fields) Has(keys ...string) bool {
+	for _, key := range keys {
+		if _, ok := f.named[key]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Payload is the PBX's own fields as JSON.
+func (f Fields) Payload() json.RawMessage { return Marshal(f.sent) }
+
+// Drop forgets the fields for which drop returns true; the payload keeps them.
+func (f Fields) Drop(drop func(value string) bool) {
+	for key, value := range f.named {
+		if text, ok := value.(string); ok && drop(text) {
+			delete(f.named, key)
+		}
+	}
+}
+
+// Value is the field as it was read, by the first of the keys that has one.
+func (f Fields) Value(keys ...string) any {
+	for _, key := range keys {
+		if value := f.named[key]; value != nil && value != "" {
+			return value
+		}
+	}
+	return nil
+}
+
+// Text is the field as text, by the first of the keys that is not empty.
+func (f Fields) Text(keys ...string) string {
+	for _, key := range keys {
+		if text := Text(f.named[key]); text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// Int is the field as a whole number, or nil where there is none.
+func (f Fields) Int(keys ...string) *int64 {
+	text := f.Text(keys...)
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return &n
+	}
+	if x, err := strconv.ParseFloat(text, 64); err == nil && x > -1e15 && x < 1e15 {
+		n := int64(x)
+		return &n
+	}
+	return nil
+}
+
+// Bool is the field as a truth value, or nil where there is none.
+func (f Fields) Bool(keys ...string) *bool {
+	if b, err := strconv.ParseBool(strings.ToLower(f.Text(keys...))); err == nil {
+		return &b
+	}
+	return nil
+}
+
+// Object is the field's own fields; JSON inside a text is read.
+func (f Fields) Object(keys ...string) Fields {
+	return AsFields(f.Value(keys...))
+}
+
+// AsFields are the fields of a value that is an object, or text that holds one; none otherwise.
+func AsFields(value any) Fields {
+	if text, ok := value.(string); ok {
+		value = nested(text)
+	}
+	object, _ := value.(map[string]any)
+	return Fields{sent: object}.index(Settings{})
+}
+
+// List is the field as a list; an object is a list of one, and JSON inside a text is read.
+func (f Fields) List(keys ...string) []any { return AsList(f.Value(keys...)) }
+
+// AsList is a value as a list; an object is a list of one, and JSON inside a text is read.
+func AsList(value any) []any {
+	if text, ok := value.(string); ok {
+		value = nested(text)
+	}
+	switch value := value.(type) {
+	case []any:
+		return value
+	case map[string]any:
+		return []any{value}
+	}
+	return nil
+}
+
+// Text is a JSON value as text: null is empty, objects and lists are JSON.
+func Text(value any) string {
+	switch value := value.(type) {
+	case nil:
+		return ""
+	case string:
+		return strings.TrimSpace(value)
+	case json.Number:
+		return value.String()
+	case bool:
+		return strconv.FormatBool(value)
+	default:
+		return string(Marshal(value))
+	}
+}
+
+// Marshal is a value as JSON in which &, < and > stand for themselves.
+func Marshal(value any) json.RawMessage {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		panic(fmt.Sprintf("wire: what was read cannot be written: %v", err)) // values come from ParseJSON alone
+	}
+	return bytes.TrimSpace(buffer.Bytes())
+}
+
+// ParseJSON reads JSON, or text that its author took for JSON (see tolerant). Numbers keep their
+// text.
+func ParseJSON(text []byte) (any, error) {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	var value any
+	strict := decoder.Decode(&value)
+	if strict == nil && !decoder.More() {
+		return value, nil
+	}
+	value, err := tolerant(text)
+	if err != nil {
+		if strict == nil {
+			strict = errors.New("more text follows the first value")
+		}
+		return nil, fmt.Errorf("not JSON (%w), nor anything that reads like it: %w", strict, err)
+	}
+	return value, nil
+}
