@@ -1,0 +1,333 @@
+package journal
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
+)
+
+// Limits that DESIGN fixes.
+const (
+	minFreeBytes    = 64 << 20 // under which nothing is written to the disk
+	maxBatch        = 1024     // requests that share one transaction
+	maxBatchBytes   = 16 << 20
+	maxTrim         = 10_000 // events looked at for room in one transaction
+	removedCursors  = 24 * time.Hour
+	maxDeadLetters  = 10_000 // a target
+	deadLetterAge   = 7 * 24 * time.Hour
+	trimAbove       = 0.8 // of MaxBytes
+	housekeeping    = time.Minute
+	lockPoll        = 250 * time.Millisecond
+	recordOverhead  = 64 // bytes that bbolt adds to a record, about
+	bucketEvents    = "events"
+	bucketCursors   = "cursors"
+	bucketDead      = "dead-letters"
+	bucketRepeats   = "repeats"
+	bucketMeta      = "meta"
+	keyCounters     = "counters"
+	formatVersion   = 1
+	fileMode        = 0o600
+	directoryMode   = 0o700
+	defaultMaxBytes = 1 << 30
+)
+
+// Options of an embedded journal.
+type Options struct {
+	MaxBytes  int64         // 0: 1 GiB
+	Retention time.Duration // of delivered events; 0: 72 h
+	// Wait is how long to wait for another process to let go of the file; negative: until ctx ends.
+	Wait time.Duration
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Bolt is the embedded journal: a bbolt file that one process has open, told by the file's lock. One
+// goroutine commits: it takes all requests that wait, writes them in one transaction, and answers
+// them when that is on the disk (fdatasync). A lone request does not wait for company.
+type Bolt struct {
+	file    string
+	db      *bbolt.DB
+	options Options
+	ops     chan *operation
+	stop    chan struct{}
+	senders sync.WaitGroup // operations on their way into ops
+	done    sync.WaitGroup // the committing goroutine
+
+	// Of the committing goroutine alone.
+	repeats repeats
+	cursors map[string]Cursor
+
+	mu       sync.Mutex
+	counters counters
+	rejected int64 // not yet in counters
+	appended chan struct{}
+	closed   bool
+}
+
+// counters live in the journal itself and change with it.
+type counters struct {
+	Format       int       `json:"format"`
+	Received     int64     `json:"received"`
+	Unparsed     int64     `json:"unparsed"`
+	Rejected     int64     `json:"rejected"`
+	Repeated     int64     `json:"repeated"`
+	Events       int64     `json:"events"`
+	Bytes        int64     `json:"bytes"`
+	LastSeq      uint64    `json:"lastSeq"`
+	LastReceived time.Time `json:"lastReceived,omitzero"`
+}
+
+// operation is something that waits for a transaction. apply may fail alone by setting err; an
+// error that it returns fails the whole transaction.
+type operation struct {
+	apply func(t *transaction) error
+	size  int
+	err   error
+	done  chan struct{}
+}
+
+// Open opens the journal in file, and makes it if there is none. It waits for the process that has
+// it open, as Options.Wait says.
+func Open(ctx context.Context, file string, options Options) (*Bolt, error) {
+	if options.MaxBytes == 0 {
+		options.MaxBytes = defaultMaxBytes
+	}
+	if options.Retention == 0 {
+		options.Retention = 72 * time.Hour
+	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if err := os.MkdirAll(filepath.Dir(file), directoryMode); err != nil {
+		return nil, fmt.Errorf("make the journal's folder: %w", err)
+	}
+	db, err := lock(ctx, file, options.Wait)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bolt{
+		file: file, db: db, options: options,
+		ops: make(chan *operation, maxBatch), stop: make(chan struct{}),
+		cursors: map[string]Cursor{}, appended: make(chan struct{}),
+	}
+	if err := b.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	b.done.Go(b.commit)
+	return b, nil
+}
+
+// lock opens the file, and waits while another process has it.
+func lock(ctx context.Context, file string, wait time.Duration) (db *bbolt.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil { // bbolt panics on some damaged files
+			err = &DamagedError{File: file, Err: fmt.Errorf("%v", r)}
+		}
+	}()
+	for start := time.Now(); ; {
+		db, err = bbolt.Open(file, fileMode, &bbolt.Options{Timeout: lockPoll, FreelistType: bbolt.FreelistMapType})
+		switch {
+		case err == nil:
+			return db, nil
+		case !errors.Is(err, bolterrors.ErrTimeout):
+			if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrChecksum) || errors.Is(err, bolterrors.ErrVersionMismatch) {
+				return nil, &DamagedError{File: file, Err: err}
+			}
+			return nil, fmt.Errorf("open the journal %s: %w", file, err)
+		case wait >= 0 && time.Since(start) >= wait:
+			return nil, fmt.Errorf("open the journal %s: another process has had it open for %s: stop that one first, or choose another --data-dir", file, wait)
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("open the journal %s, which another process has open: %w", file, ctx.Err())
+		}
+	}
+}
+
+// load reads what the committing goroutine needs to know, and looks at every record: what is
+// damaged is named before anything is built on it.
+func (b *Bolt) load() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &DamagedError{File: b.file, Err: fmt.Errorf("%v", r)}
+		}
+	}()
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range []string{bucketEvents, bucketCursors, bucketDead, bucketRepeats, bucketMeta} {
+			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+				return fmt.Errorf("make the journal's %s: %w", name, err)
+			}
+		}
+		if data := tx.Bucket([]byte(bucketMeta)).Get([]byte(keyCounters)); data != nil {
+			if err := json.Unmarshal(data, &b.counters); err != nil {
+				return &DamagedError{File: b.file, Err: fmt.Errorf("read its counters: %w", err)}
+			}
+		}
+		if b.counters.Format > formatVersion {
+			return fmt.Errorf("the journal %s was written by a later version of pbxhook (format %d, known is %d): run that version", b.file, b.counters.Format, formatVersion)
+		}
+		b.counters.Format = formatVersion
+		if err := tx.Bucket([]byte(bucketEvents)).ForEach(func(key, data []byte) error {
+			if len(key) != 8 || !intact(data) {
+				return &DamagedError{File: b.file, Seq: seqOf(key), Err: errChecksum}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if err := tx.Bucket([]byte(bucketCursors)).ForEach(func(name, data []byte) error {
+			var c Cursor
+			if err := json.Unmarshal(data, &c); err != nil {
+				return &DamagedError{File: b.file, Err: fmt.Errorf("read the cursor of target %s: %w", name, err)}
+			}
+			b.cursors[string(name)] = c
+			return nil
+		}); err != nil {
+			return err
+		}
+		return b.repeats.load(tx.Bucket([]byte(bucketRepeats)))
+	})
+}
+
+// commit is the committing goroutine.
+func (b *Bolt) commit() {
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	for {
+		var batch []*operation
+		select {
+		case op := <-b.ops:
+			batch = b.gather(op)
+		case <-tick.C:
+		case <-b.stop:
+			for { // answer all that got in before the end
+				select {
+				case op := <-b.ops:
+					b.write(b.gather(op))
+				default:
+					return
+				}
+			}
+		}
+		b.write(batch)
+	}
+}
+
+// gather takes what else waits, and waits for nothing.
+func (b *Bolt) gather(first *operation) []*operation {
+	batch, size := []*operation{first}, first.size
+	for len(batch) < maxBatch && size < maxBatchBytes {
+		select {
+		case op := <-b.ops:
+			batch, size = append(batch, op), size+op.size
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// write commits a batch in one transaction and answers it. An empty batch is housekeeping.
+func (b *Bolt) write(batch []*operation) {
+	before := b.snapshot()
+	next := before
+	next.Rejected += b.takeRejected()
+	b.repeats.begin()
+	err := b.update(&next, batch)
+	b.repeats.end(err == nil)
+	b.mu.Lock()
+	if err == nil {
+		b.counters = next
+	} else {
+		b.rejected += next.Rejected - before.Rejected
+	}
+	if next.LastSeq > before.LastSeq && err == nil {
+		close(b.appended)
+		b.appended = make(chan struct{})
+	}
+	b.mu.Unlock()
+	for _, op := range batch {
+		if err != nil {
+			op.err = err
+		}
+		close(op.done)
+	}
+}
+
+func (b *Bolt) update(next *counters, batch []*operation) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &DamagedError{File: b.file, Err: fmt.Errorf("%v", r)}
+		}
+	}()
+	cursors := map[string]Cursor{} // as of before the transaction, to go back to when it fails
+	for name, c := range b.cursors {
+		cursors[name] = c
+	}
+	err = b.db.Update(func(tx *bbolt.Tx) error {
+		work := &transaction{Tx: tx, journal: b, counters: next, now: b.options.Now(), noSpace: b.freeSpace()}
+		if err := work.trim(len(batch) == 0); err != nil {
+			return err
+		}
+		for _, op := range batch {
+			op.err = nil
+			if err := op.apply(work); err != nil {
+				return err
+			}
+		}
+		data, err := json.Marshal(next)
+		if err != nil {
+			return err
+		}
+		return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyCounters), data)
+	})
+	if err != nil {
+		b.cursors = cursors
+		return fmt.Errorf("write the journal %s: %w", b.file, err)
+	}
+	return nil
+}
+
+// freeSpace says when the disk is all but full, before it is. Only new events are refused then:
+// cursors are still written, into the room that trimmed events leave in the file.
+func (b *Bolt) freeSpace() error {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(b.file), &stat); err != nil {
+		return fmt.Errorf("ask for the free space of the journal's disk: %w", err)
+	}
+	if free := stat.Bavail * uint64(stat.Bsize); free < minFreeBytes {
+		return fmt.Errorf("%w: %d MiB are free, %d are needed", ErrNoSpace, free>>20, minFreeBytes>>20)
+	}
+	return nil
+}
+
+func (b *Bolt) snapshot() counters {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.counters
+}
+
+func (b *Bolt) takeRejected() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.rejected
+	b.rejected = 0
+	return n
+}
+
+func keyOf(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
+
+func seqOf(key []byte) uint64 {
+	if len(key) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(key)
+}

@@ -1,0 +1,194 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+)
+
+var _ Journal = (*Bolt)(nil)
+
+// do hands an operation to the committing goroutine and waits for its outcome.
+func (b *Bolt) do(ctx context.Context, size int, apply func(t *transaction) error) error {
+	op := &operation{apply: apply, size: size, done: make(chan struct{})}
+	b.mu.Lock()
+	closed := b.closed
+	if !closed {
+		b.senders.Add(1) // Close waits until it is in the queue
+	}
+	b.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	select {
+	case b.ops <- op:
+		b.senders.Done()
+	case <-ctx.Done():
+		b.senders.Done()
+		return ctx.Err()
+	}
+	<-op.done // not ctx: what is being written cannot be called back
+	return op.err
+}
+
+// Append implements Journal.
+func (b *Bolt) Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, error) {
+	var receipt Receipt
+	var refused error
+	err := b.do(ctx, len(r.Request.Body)+len(r.Request.Query), func(t *transaction) (err error) {
+		receipt, refused, err = t.append(&r, key)
+		return err
+	})
+	return receipt, errors.Join(err, refused)
+}
+
+// Reject implements Journal.
+func (b *Bolt) Reject() {
+	b.mu.Lock()
+	b.rejected++
+	b.mu.Unlock()
+}
+
+// Appended implements Journal.
+func (b *Bolt) Appended() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.appended
+}
+
+// Entries implements Journal.
+func (b *Bolt) Entries(after uint64, limit int) ([]Entry, error) {
+	var entries []Entry
+	err := b.view(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
+		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(entries) < limit; key, data = cursor.Next() {
+			if !intact(data) {
+				return &DamagedError{File: b.file, Seq: seqOf(key), Err: errChecksum}
+			}
+			entries = append(entries, Entry{Seq: seqOf(key), Lane: laneOf(data)})
+		}
+		return nil
+	})
+	return entries, err
+}
+
+// Get implements Journal.
+func (b *Bolt) Get(seq uint64) (Record, error) {
+	var record Record
+	err := b.view(func(tx *bbolt.Tx) error {
+		data := tx.Bucket([]byte(bucketEvents)).Get(keyOf(seq))
+		if data == nil {
+			return ErrNotFound
+		}
+		var err error
+		if record, err = decode(seq, data); err != nil {
+			return &DamagedError{File: b.file, Seq: seq, Err: err}
+		}
+		return nil
+	})
+	return record, err
+}
+
+// OpenCursor implements Journal.
+func (b *Bolt) OpenCursor(target string) (Cursor, error) {
+	var c Cursor
+	err := b.do(context.Background(), 0, func(t *transaction) error {
+		known, ok := b.cursors[target]
+		if ok {
+			c = known
+			return nil
+		}
+		c = Cursor{Floor: t.counters.LastSeq}
+		return t.saveCursor(target, c)
+	})
+	return c, err
+}
+
+// SaveCursor implements Journal.
+func (b *Bolt) SaveCursor(target string, c Cursor, dead []DeadLetter) error {
+	return b.do(context.Background(), 0, func(t *transaction) error {
+		if len(dead) > 0 {
+			if err := t.bury(target, dead); err != nil {
+				return err
+			}
+		}
+		return t.saveCursor(target, c)
+	})
+}
+
+// KeepCursors implements Journal.
+func (b *Bolt) KeepCursors(targets []string) error {
+	set := map[string]bool{}
+	for _, target := range targets {
+		set[target] = true
+	}
+	return b.do(context.Background(), 0, func(t *transaction) error { return t.keepCursors(set) })
+}
+
+// DeadLetters implements Journal.
+func (b *Bolt) DeadLetters(target string, limit int) ([]DeadLetter, error) {
+	var letters []DeadLetter
+	err := b.view(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket([]byte(bucketDead)).Bucket([]byte(target))
+		if bucket == nil {
+			return nil
+		}
+		cursor := bucket.Cursor()
+		for key, data := cursor.First(); key != nil && len(letters) < limit; key, data = cursor.Next() {
+			d, err := decodeLetter(seqOf(key), data)
+			if err != nil {
+				return &DamagedError{File: b.file, Seq: seqOf(key), Err: fmt.Errorf("read a dead letter: %w", err)}
+			}
+			letters = append(letters, d)
+		}
+		return nil
+	})
+	return letters, err
+}
+
+// State implements Journal.
+func (b *Bolt) State() State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.counters
+	return State{
+		Received: c.Received, Unparsed: c.Unparsed, Rejected: c.Rejected + b.rejected, Repeated: c.Repeated,
+		LastReceived: c.LastReceived, LastSeq: c.LastSeq, Events: c.Events, Bytes: c.Bytes, MaxBytes: b.options.MaxBytes,
+	}
+}
+
+// Close implements Journal. Requests that wait are answered first.
+func (b *Bolt) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	b.mu.Unlock()
+	b.senders.Wait()
+	// one more, so that requests rejected since the last one are counted
+	b.ops <- &operation{apply: func(*transaction) error { return nil }, done: make(chan struct{})}
+	close(b.stop)
+	b.done.Wait()
+	if err := b.db.Close(); err != nil {
+		return fmt.Errorf("close the journal %s: %w", b.file, err)
+	}
+	return nil
+}
+
+// view reads. bbolt panics where a page is not what it should be.
+func (b *Bolt) view(read func(tx *bbolt.Tx) error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &DamagedError{File: b.file, Err: fmt.Errorf("%v", r)}
+		}
+	}()
+	err = b.db.View(read)
+	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+		return ErrClosed
+	}
+	return err
+}

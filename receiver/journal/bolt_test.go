@@ -1,0 +1,261 @@
+package journal_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/journal"
+)
+
+func open(t *testing.T, file string, options journal.Options) *journal.Bolt {
+	t.Helper()
+	j, err := journal.Open(context.Background(), file, options)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, j.Close()) })
+	return j
+}
+
+func record(id, lane string) journal.Record {
+	return journal.Record{ID: id, Type: event.CallEnded, Lane: lane, Request: event.Request{
+		Method: "POST", Path: "/Cdr", Query: "a=b", Header: http.Header{"Content-Type": {"application/json"}, "X-A": {"1", "2:3"}},
+		Body: []byte("{\"id\":\"" + id + "\"}"), ReceivedAt: time.Date(2026, 11, 22, 8, 0, 0, 123, time.UTC),
+	}}
+}
+
+func appendAll(t *testing.T, j journal.Journal, n int) {
+	t.Helper()
+	for i := range n {
+		_, err := j.Append(context.Background(), record(fmt.Sprint(i), fmt.Sprint(i%3)), nil)
+		require.NoError(t, err)
+	}
+}
+
+func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a", "journal.db")
+	j := open(t, file, journal.Options{})
+	want := record("e1", "call1")
+	receipt, err := j.Append(context.Background(), want, nil)
+	require.NoError(t, err)
+	require.Equal(t, journal.Receipt{Seq: 1, ID: "e1", Type: event.CallEnded}, receipt)
+	j.Reject()
+	require.NoError(t, j.Close())
+
+	j = open(t, file, journal.Options{})
+	got, err := j.Get(1)
+	require.NoError(t, err)
+	want.Seq = 1
+	require.Equal(t, want, got)
+	entries, err := j.Entries(0, 10)
+	require.NoError(t, err)
+	require.Equal(t, []journal.Entry{{Seq: 1, Lane: "call1"}}, entries)
+	state := j.State()
+	require.EqualValues(t, 1, state.Received)
+	require.EqualValues(t, 1, state.Rejected, "a rejected request is counted for ever")
+	_, err = j.Get(2)
+	require.ErrorIs(t, err, journal.ErrNotFound)
+}
+
+func TestRequestsThatWaitAreAllKept(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), journal.Options{})
+	var wg sync.WaitGroup
+	for i := range 500 {
+		wg.Go(func() {
+			_, err := j.Append(context.Background(), record(fmt.Sprint(i), ""), nil)
+			require.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	entries, err := j.Entries(0, 1000)
+	require.NoError(t, err)
+	require.Len(t, entries, 500)
+}
+
+func TestRepeats(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "j.db")
+	now := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	options := journal.Options{Now: func() time.Time { return now }}
+	j := open(t, file, options)
+	key := &journal.RepeatKey{1}
+	first, err := j.Append(context.Background(), record("e1", ""), key)
+	require.NoError(t, err)
+	again, err := j.Append(context.Background(), record("e2", ""), key)
+	require.NoError(t, err)
+	require.Equal(t, journal.Receipt{Seq: first.Seq, ID: "e1", Type: event.CallEnded, Repeat: true}, again)
+
+	require.NoError(t, j.Close())
+	j = open(t, file, options)
+	again, err = j.Append(context.Background(), record("e3", ""), key)
+	require.NoError(t, err)
+	require.True(t, again.Repeat, "a restart does not forget")
+
+	now = now.Add(10 * time.Minute)
+	later, err := j.Append(context.Background(), record("e4", ""), key)
+	require.NoError(t, err)
+	require.False(t, later.Repeat, "after ten minutes it is another event")
+	require.EqualValues(t, 2, j.State().Repeated)
+}
+
+func TestRepeatsThatArriveTogetherAreOne(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), journal.Options{})
+	var wg sync.WaitGroup
+	ids := make([]string, 50)
+	for i := range ids {
+		wg.Go(func() {
+			receipt, err := j.Append(context.Background(), record(fmt.Sprint(i), ""), &journal.RepeatKey{7})
+			require.NoError(t, err)
+			ids[i] = receipt.ID
+		})
+	}
+	wg.Wait()
+	for _, id := range ids {
+		require.Equal(t, ids[0], id)
+	}
+	require.EqualValues(t, 1, j.State().Events)
+}
+
+func TestRoom(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), journal.Options{MaxBytes: 20_000})
+	_, err := j.OpenCursor("crm")
+	require.NoError(t, err)
+	var kept int
+	for ; ; kept++ {
+		if _, err = j.Append(context.Background(), record(fmt.Sprint(kept), ""), nil); err != nil {
+			break
+		}
+		require.Less(t, kept, 1000)
+	}
+	require.ErrorIs(t, err, journal.ErrFull)
+	require.EqualValues(t, kept, j.State().Events, "undelivered events are not dropped")
+
+	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 10, Done: []journal.Range{{From: 12, To: 40}}}, nil))
+	_, err = j.Append(context.Background(), record("again", ""), nil)
+	require.NoError(t, err, "delivered events make room")
+	_, err = j.Get(11)
+	require.NoError(t, err, "the one that was not delivered is still there")
+	_, err = j.Get(1)
+	require.ErrorIs(t, err, journal.ErrNotFound)
+}
+
+// TestThreeTimesTheRoom sends three times what the journal holds while a target keeps up.
+func TestThreeTimesTheRoom(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), journal.Options{MaxBytes: 20_000})
+	_, err := j.OpenCursor("crm")
+	require.NoError(t, err)
+	var sent int64
+	for i := range 300 {
+		receipt, err := j.Append(context.Background(), record(fmt.Sprint(i), ""), nil)
+		require.NoError(t, err)
+		sent += 200
+		require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: receipt.Seq}, nil))
+	}
+	require.Greater(t, sent, 3*j.State().MaxBytes-1)
+	require.EqualValues(t, 300, j.State().Received)
+}
+
+func TestCursors(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "j.db")
+	now := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	options := journal.Options{Now: func() time.Time { return now }}
+	j := open(t, file, options)
+	appendAll(t, j, 5)
+	c, err := j.OpenCursor("crm")
+	require.NoError(t, err)
+	require.Equal(t, journal.Cursor{Floor: 5}, c, "a new target gets what comes after it was named")
+	want := journal.Cursor{Floor: 6, Done: []journal.Range{{From: 8, To: 9}, {From: 12, To: 12}}, Attempts: map[uint64]int32{7: 3}, Delivered: 4}
+	require.NoError(t, j.SaveCursor("crm", want, nil))
+	for seq, done := range map[uint64]bool{1: true, 6: true, 7: false, 8: true, 9: true, 10: false, 12: true, 13: false} {
+		require.Equal(t, done, want.Has(seq), seq)
+	}
+	require.NoError(t, j.KeepCursors(nil))
+	require.NoError(t, j.Close())
+
+	j = open(t, file, options)
+	require.NoError(t, j.KeepCursors([]string{"crm"}))
+	c, err = j.OpenCursor("crm")
+	require.NoError(t, err)
+	require.Equal(t, want, c, "a target that comes back within a day goes on")
+
+	require.NoError(t, j.KeepCursors(nil))
+	now = now.Add(25 * time.Hour)
+	require.NoError(t, j.KeepCursors(nil))
+	c, err = j.OpenCursor("crm")
+	require.NoError(t, err)
+	require.Equal(t, journal.Cursor{Floor: 5}, c, "after a day it is a new one")
+}
+
+func TestDeadLettersOutliveTheirEvent(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), journal.Options{})
+	appendAll(t, j, 3)
+	r, err := j.Get(2)
+	require.NoError(t, err)
+	dead := journal.DeadLetter{Record: r, Reason: "400", Attempts: 1, Status: 400, Time: time.Now().UTC().Truncate(0)}
+	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 2}, []journal.DeadLetter{dead}))
+	letters, err := j.DeadLetters("crm", 10)
+	require.NoError(t, err)
+	require.Len(t, letters, 1)
+	require.Equal(t, dead.Record, letters[0].Record)
+	require.Equal(t, 400, letters[0].Status)
+	none, err := j.DeadLetters("other", 10)
+	require.NoError(t, err)
+	require.Empty(t, none)
+}
+
+func TestTheFileHasOneOwner(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "j.db")
+	first, err := journal.Open(context.Background(), file, journal.Options{})
+	require.NoError(t, err)
+	_, err = journal.Open(context.Background(), file, journal.Options{Wait: time.Millisecond})
+	require.ErrorContains(t, err, "another process has had it open")
+	opened := make(chan *journal.Bolt)
+	go func() {
+		second, err := journal.Open(context.Background(), file, journal.Options{Wait: -1})
+		require.NoError(t, err)
+		opened <- second
+	}()
+	require.NoError(t, first.Close())
+	require.NoError(t, (<-opened).Close())
+}
+
+func TestClosedJournalRefuses(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), journal.Options{})
+	require.NoError(t, j.Close())
+	_, err := j.Append(context.Background(), record("e", ""), nil)
+	require.ErrorIs(t, err, journal.ErrClosed)
+	_, err = j.Get(1)
+	require.ErrorIs(t, err, journal.ErrClosed)
+}
+
+// TestDamageIsNamed flips one byte in the middle of a record.
+func TestDamageIsNamed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "j.db")
+	j := open(t, file, journal.Options{})
+	marked := record("e", "")
+	marked.Request.Body = []byte("find-this-body")
+	_, err := j.Append(context.Background(), marked, nil)
+	require.NoError(t, err)
+	require.NoError(t, j.Close())
+
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for at := range data {
+		if string(data[at:min(at+14, len(data))]) == "find-this-body" {
+			data[at] ^= 1
+		}
+	}
+	require.NoError(t, os.WriteFile(file, data, 0o600))
+	_, err = journal.Open(context.Background(), file, journal.Options{})
+	var damaged *journal.DamagedError
+	require.True(t, errors.As(err, &damaged), "%v", err)
+	require.EqualValues(t, 1, damaged.Seq)
+	require.Equal(t, file, damaged.File)
+}

@@ -1,0 +1,154 @@
+// Package journal keeps events safe: an event is durable before the PBX gets its answer, and stays
+// until every target has it.
+//
+// It stores requests as they came, with the identity that was decoded once, and per target a cursor
+// and dead letters. It must not know what an event means, nor how it is delivered.
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
+)
+
+// ErrFull says that undelivered events leave no room, in the journal or on its disk.
+var ErrFull = errors.New("the journal is full of undelivered events")
+
+// ErrNoSpace says that the disk of the journal has too little room left.
+var ErrNoSpace = errors.New("the journal's disk is full")
+
+// ErrNotFound says that an event is not, or no longer, kept.
+var ErrNotFound = errors.New("no such event in the journal")
+
+// ErrClosed says that the journal was closed.
+var ErrClosed = errors.New("the journal is closed")
+
+// DamagedError says that what is kept is not what was written.
+type DamagedError struct {
+	File string
+	Seq  uint64 // 0 when it is not one event that is damaged
+	Err  error
+}
+
+func (e *DamagedError) Error() string {
+	if e.Seq == 0 {
+		return fmt.Sprintf("the journal %s is damaged: %v", e.File, e.Err)
+	}
+	return fmt.Sprintf("the journal %s is damaged at event %d: %v", e.File, e.Seq, e.Err)
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// Record is a kept event.
+type Record struct {
+	Seq     uint64 // its place in the journal, from 1; set by Append
+	ID      string
+	Type    event.Type // as decoded when it arrived
+	Lane    string     // events of one lane are delivered in order; empty: the event stands alone
+	Request event.Request
+}
+
+// Entry is what dispatch needs to know of every kept event.
+type Entry struct {
+	Seq  uint64
+	Lane string
+}
+
+// RepeatKey is equal for two requests that are one event.
+type RepeatKey [16]byte
+
+// Receipt is what became of an event that was to be kept.
+type Receipt struct {
+	Seq    uint64
+	ID     string
+	Type   event.Type
+	Repeat bool // it was kept before; ID and Type are those of the first one
+}
+
+// Range is a run of sequence numbers, both ends included.
+type Range struct{ From, To uint64 }
+
+// Cursor says which events a target is done with: delivered, not wanted, or dead letters.
+type Cursor struct {
+	Floor        uint64           `json:"floor"`              // all up to it are done
+	Done         []Range          `json:"done,omitempty"`     // these above it too, in order
+	Attempts     map[uint64]int32 `json:"attempts,omitempty"` // answered attempts of events in retry
+	Delivered    int64            `json:"delivered"`
+	DeadLettered int64            `json:"deadLettered"`
+	LastDelivery time.Time        `json:"lastDelivery,omitzero"`
+	RemovedAt    time.Time        `json:"removedAt,omitzero"` // since when no target has it
+}
+
+// Has is whether the target is done with an event.
+func (c *Cursor) Has(seq uint64) bool {
+	if seq <= c.Floor {
+		return true
+	}
+	low, high := 0, len(c.Done)
+	for low < high {
+		middle := (low + high) / 2
+		switch r := c.Done[middle]; {
+		case seq < r.From:
+			high = middle
+		case seq > r.To:
+			low = middle + 1
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// DeadLetter is an event that was given up for a target, with the request, so that it outlives the
+// event's place in the journal.
+type DeadLetter struct {
+	Record   Record
+	Reason   string
+	Attempts int32
+	Status   int // the last HTTP status; 0 when there was no answer
+	Time     time.Time
+}
+
+// State is what a journal holds.
+type State struct {
+	Received     int64 // events kept since the journal was made
+	Unparsed     int64
+	Rejected     int64
+	Repeated     int64
+	LastReceived time.Time
+	LastSeq      uint64
+	Events       int64 // kept now
+	Bytes        int64
+	MaxBytes     int64
+}
+
+// Journal keeps the events of one webhook.
+type Journal interface {
+	// Append keeps an event and returns when it is durable. A key that was seen within the last ten
+	// minutes makes it a repeat, which is not kept again. Errors: ErrFull, ErrNoSpace, ErrClosed, or
+	// that of the disk.
+	Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, error)
+	// Reject counts a request that was refused. The count becomes durable with the next event.
+	Reject()
+	// Entries are the kept events after a sequence number, at most limit, in order.
+	Entries(after uint64, limit int) ([]Entry, error)
+	// Get is a kept event, or ErrNotFound.
+	Get(seq uint64) (Record, error)
+	// Appended is closed when an event is kept after the call.
+	Appended() <-chan struct{}
+	// OpenCursor is the cursor of a target; a target that never had one begins with the next event.
+	OpenCursor(target string) (Cursor, error)
+	// SaveCursor keeps a cursor and, in one go with it, dead letters.
+	SaveCursor(target string, c Cursor, dead []DeadLetter) error
+	// KeepCursors says which targets there are. Cursors of others go after 24 hours.
+	KeepCursors(targets []string) error
+	// DeadLetters are a target's, oldest first, at most limit.
+	DeadLetters(target string, limit int) ([]DeadLetter, error)
+	// State is what the journal holds.
+	State() State
+	// Close ends it; what was appended is durable already.
+	Close() error
+}

@@ -1,0 +1,175 @@
+package journal
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"hash/crc32"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
+)
+
+// A record is a CRC-32C and then fields in protobuf's wire format: a later version can add fields,
+// and an earlier one skips them.
+const (
+	fieldID protowire.Number = iota + 1
+	fieldType
+	fieldLane
+	fieldReceivedAt
+	fieldMethod
+	fieldPath
+	fieldQuery
+	fieldHeader
+	fieldBody
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+var errChecksum = errors.New("its checksum does not match")
+
+func encode(r *Record) []byte {
+	data := make([]byte, 4, 4+256+len(r.Request.Query)+len(r.Request.Body))
+	text := func(field protowire.Number, value string) {
+		if value != "" {
+			data = protowire.AppendTag(data, field, protowire.BytesType)
+			data = protowire.AppendString(data, value)
+		}
+	}
+	text(fieldID, r.ID)
+	text(fieldType, string(r.Type))
+	text(fieldLane, r.Lane)
+	data = protowire.AppendTag(data, fieldReceivedAt, protowire.VarintType)
+	data = protowire.AppendVarint(data, uint64(r.Request.ReceivedAt.UnixNano()))
+	text(fieldMethod, r.Request.Method)
+	text(fieldPath, r.Request.Path)
+	text(fieldQuery, r.Request.Query)
+	for name, values := range r.Request.Header {
+		for _, value := range values {
+			text(fieldHeader, name+":"+value)
+		}
+	}
+	if len(r.Request.Body) > 0 {
+		data = protowire.AppendTag(data, fieldBody, protowire.BytesType)
+		data = protowire.AppendBytes(data, r.Request.Body)
+	}
+	binary.BigEndian.PutUint32(data, crc32.Checksum(data[4:], castagnoli))
+	return data
+}
+
+// intact is whether stored bytes are what was written.
+func intact(data []byte) bool {
+	return len(data) > 4 && binary.BigEndian.Uint32(data) == crc32.Checksum(data[4:], castagnoli)
+}
+
+// decode reads a record; it keeps nothing of data.
+func decode(seq uint64, data []byte) (Record, error) {
+	r := Record{Seq: seq}
+	if !intact(data) {
+		return r, errChecksum
+	}
+	for data = data[4:]; len(data) > 0; {
+		field, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return r, protowire.ParseError(n)
+		}
+		data = data[n:]
+		switch kind {
+		case protowire.BytesType:
+			value, n := protowire.ConsumeBytes(data)
+			if n < 0 {
+				return r, protowire.ParseError(n)
+			}
+			data = data[n:]
+			r.set(field, value)
+		case protowire.VarintType:
+			value, n := protowire.ConsumeVarint(data)
+			if n < 0 {
+				return r, protowire.ParseError(n)
+			}
+			data = data[n:]
+			if field == fieldReceivedAt {
+				r.Request.ReceivedAt = time.Unix(0, int64(value)).UTC()
+			}
+		default:
+			n := protowire.ConsumeFieldValue(field, kind, data)
+			if n < 0 {
+				return r, protowire.ParseError(n)
+			}
+			data = data[n:]
+		}
+	}
+	return r, nil
+}
+
+func (r *Record) set(field protowire.Number, value []byte) {
+	switch field {
+	case fieldID:
+		r.ID = string(value)
+	case fieldType:
+		r.Type = event.Type(value)
+	case fieldLane:
+		r.Lane = string(value)
+	case fieldMethod:
+		r.Request.Method = string(value)
+	case fieldPath:
+		r.Request.Path = string(value)
+	case fieldQuery:
+		r.Request.Query = string(value)
+	case fieldHeader:
+		if r.Request.Header == nil {
+			r.Request.Header = http.Header{}
+		}
+		name, value, _ := strings.Cut(string(value), ":")
+		r.Request.Header[name] = append(r.Request.Header[name], value)
+	case fieldBody:
+		r.Request.Body = slices.Clone(value)
+	}
+}
+
+// laneOf reads a record's lane alone.
+func laneOf(data []byte) string {
+	for data = data[4:]; len(data) > 0; {
+		field, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return ""
+		}
+		data = data[n:]
+		if field == fieldLane && kind == protowire.BytesType {
+			value, _ := protowire.ConsumeString(data)
+			return value
+		}
+		if n = protowire.ConsumeFieldValue(field, kind, data); n < 0 || field > fieldLane {
+			return ""
+		}
+		data = data[n:]
+	}
+	return ""
+}
+
+// letter is a dead letter as it is stored.
+type letter struct {
+	Record   []byte    `json:"record"`
+	Reason   string    `json:"reason"`
+	Attempts int32     `json:"attempts"`
+	Status   int       `json:"status,omitempty"`
+	Time     time.Time `json:"time"`
+}
+
+func encodeLetter(d *DeadLetter) ([]byte, error) {
+	return json.Marshal(letter{Record: encode(&d.Record), Reason: d.Reason, Attempts: d.Attempts, Status: d.Status, Time: d.Time})
+}
+
+func decodeLetter(seq uint64, data []byte) (DeadLetter, error) {
+	var l letter
+	if err := json.Unmarshal(data, &l); err != nil {
+		return DeadLetter{}, err
+	}
+	record, err := decode(seq, l.Record)
+	return DeadLetter{Record: record, Reason: l.Reason, Attempts: l.Attempts, Status: l.Status, Time: l.Time}, err
+}

@@ -1,0 +1,203 @@
+package journal
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
+)
+
+// transaction is what one commit changes: the file through Tx, and counters, which take effect when
+// it succeeded.
+type transaction struct {
+	*bbolt.Tx
+	journal  *Bolt
+	counters *counters
+	now      time.Time
+	noSpace  error // why no event may be added
+}
+
+func (t *transaction) bucket(name string) *bbolt.Bucket { return t.Bucket([]byte(name)) }
+
+// append adds an event, unless it is a repeat or there is no room: refused says so.
+func (t *transaction) append(r *Record, key *RepeatKey) (receipt Receipt, refused, err error) {
+	if key != nil {
+		if first, ok := t.journal.repeats.find(*key, t.now); ok {
+			t.counters.Repeated++
+			return Receipt{Seq: first.seq, ID: first.id, Type: first.kind, Repeat: true}, nil, nil
+		}
+	}
+	data := encode(r)
+	size := int64(len(data) + recordOverhead)
+	if t.noSpace != nil {
+		return Receipt{}, t.noSpace, nil
+	}
+	if t.counters.Bytes+size > t.journal.options.MaxBytes {
+		return Receipt{}, fmt.Errorf("%w: %d MiB are kept, %d are allowed", ErrFull, t.counters.Bytes>>20, t.journal.options.MaxBytes>>20), nil
+	}
+	events := t.bucket(bucketEvents)
+	events.FillPercent = 0.9 // keys only grow
+	seq := t.counters.LastSeq + 1
+	if err := events.Put(keyOf(seq), data); err != nil {
+		return Receipt{}, nil, fmt.Errorf("add an event: %w", err)
+	}
+	if key != nil {
+		if err := t.journal.repeats.add(t.bucket(bucketRepeats), *key, repeat{seq: seq, id: r.ID, kind: r.Type, at: t.now}); err != nil {
+			return Receipt{}, nil, fmt.Errorf("remember an event: %w", err)
+		}
+	}
+	t.counters.LastSeq, t.counters.LastReceived = seq, r.Request.ReceivedAt
+	t.counters.Received++
+	t.counters.Events++
+	t.counters.Bytes += size
+	if r.Type == event.Unparsed {
+		t.counters.Unparsed++
+	}
+	return Receipt{Seq: seq, ID: r.ID, Type: r.Type}, nil, nil
+}
+
+func (t *transaction) saveCursor(target string, c Cursor) error {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("write the cursor of target %s: %w", target, err)
+	}
+	if err := t.bucket(bucketCursors).Put([]byte(target), data); err != nil {
+		return fmt.Errorf("write the cursor of target %s: %w", target, err)
+	}
+	t.journal.cursors[target] = c
+	return nil
+}
+
+// keepCursors marks the cursors of targets that are gone, and drops those gone for long.
+func (t *transaction) keepCursors(targets map[string]bool) error {
+	for name, c := range t.journal.cursors {
+		switch {
+		case targets[name] && c.RemovedAt.IsZero():
+		case targets[name]:
+			c.RemovedAt = time.Time{}
+			if err := t.saveCursor(name, c); err != nil {
+				return err
+			}
+		case c.RemovedAt.IsZero():
+			c.RemovedAt = t.now
+			if err := t.saveCursor(name, c); err != nil {
+				return err
+			}
+		}
+	}
+	return t.dropCursors()
+}
+
+func (t *transaction) dropCursors() error {
+	for name, c := range t.journal.cursors {
+		if !c.RemovedAt.IsZero() && t.now.Sub(c.RemovedAt) > removedCursors {
+			if err := t.bucket(bucketCursors).Delete([]byte(name)); err != nil {
+				return fmt.Errorf("drop the cursor of removed target %s: %w", name, err)
+			}
+			delete(t.journal.cursors, name)
+		}
+	}
+	return nil
+}
+
+// bury keeps dead letters of a target; the oldest go when there are too many or they are too old.
+func (t *transaction) bury(target string, dead []DeadLetter) error {
+	bucket, err := t.bucket(bucketDead).CreateBucketIfNotExists([]byte(target))
+	if err != nil {
+		return fmt.Errorf("keep dead letters of target %s: %w", target, err)
+	}
+	for i := range dead {
+		data, err := encodeLetter(&dead[i])
+		if err != nil {
+			return fmt.Errorf("keep a dead letter of target %s: %w", target, err)
+		}
+		if err := bucket.Put(keyOf(dead[i].Record.Seq), data); err != nil {
+			return fmt.Errorf("keep a dead letter of target %s: %w", target, err)
+		}
+	}
+	return t.exhume(target, bucket)
+}
+
+func (t *transaction) exhume(target string, bucket *bbolt.Bucket) error {
+	excess := bucket.Stats().KeyN - maxDeadLetters
+	cursor := bucket.Cursor()
+	for key, data := cursor.First(); key != nil; key, data = cursor.First() {
+		var l letter
+		if err := json.Unmarshal(data, &l); excess <= 0 && (err != nil || t.now.Sub(l.Time) < deadLetterAge) {
+			return nil
+		}
+		if err := bucket.Delete(key); err != nil {
+			return fmt.Errorf("drop a dead letter of target %s: %w", target, err)
+		}
+		excess--
+	}
+	return nil
+}
+
+// trim makes room: events that every target is done with go, when they are older than the retention
+// and, from 80 % of MaxBytes on, the oldest first. all also looks for old ones, and is for times
+// when nothing waits.
+func (t *transaction) trim(all bool) error {
+	limit := int64(trimAbove * float64(t.journal.options.MaxBytes))
+	if !all && t.counters.Bytes <= limit {
+		return nil
+	}
+	if all {
+		if err := t.dropCursors(); err != nil {
+			return err
+		}
+		if err := t.journal.repeats.expire(t.bucket(bucketRepeats), t.now); err != nil {
+			return err
+		}
+	}
+	oldest := t.now.Add(-t.journal.options.Retention)
+	events := t.bucket(bucketEvents)
+	var gone []uint64
+	var bytes int64
+	cursor := events.Cursor()
+	looked := 0
+	for key, data := cursor.First(); key != nil && looked < maxTrim; key, data = cursor.Next() {
+		looked++
+		full := t.counters.Bytes-bytes > limit
+		if !full && !all {
+			break
+		}
+		seq := seqOf(key)
+		if !t.delivered(seq) {
+			continue
+		}
+		if !full {
+			record, err := decode(seq, data)
+			if err != nil {
+				return &DamagedError{File: t.journal.file, Seq: seq, Err: err}
+			}
+			if record.Request.ReceivedAt.After(oldest) {
+				break
+			}
+		}
+		gone = append(gone, seq)
+		bytes += int64(len(data) + recordOverhead)
+	}
+	for _, seq := range gone {
+		if err := events.Delete(keyOf(seq)); err != nil {
+			return fmt.Errorf("drop a delivered event: %w", err)
+		}
+	}
+	t.counters.Events -= int64(len(gone))
+	t.counters.Bytes -= bytes
+	return nil
+}
+
+// delivered is whether all targets are done with an event. Without any cursor nothing is: the
+// targets are not known yet.
+func (t *transaction) delivered(seq uint64) bool {
+	for _, c := range t.journal.cursors {
+		if !c.Has(seq) {
+			return false
+		}
+	}
+	return len(t.journal.cursors) > 0
+}
