@@ -1,0 +1,93 @@
+package v1alpha1
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Reference is a Secret or ConfigMap that a webhook's spec refers to, and which keys of it.
+type Reference struct {
+	Field string // where in the spec
+	Kind  string // Secret or ConfigMap
+	Name  string
+	Keys  []string // that are needed
+	// Optional keys are taken where they are there.
+	Optional []string
+	// Target is the target whose reference it is; empty for the webhook's own.
+	Target string
+	// TokenName is spec.credentials.tokenName, for the credentials.
+	TokenName string
+}
+
+// Credentials is whether the reference is the PBX's credentials.
+func (r *Reference) Credentials() bool { return r.Target == "" }
+
+// All are the keys that may be taken.
+func (r *Reference) All() []string { return append(slices.Clone(r.Keys), r.Optional...) }
+
+// Check says what is missing among values, naming no value.
+func (r *Reference) Check(values map[string][]byte) error {
+	for _, key := range r.Keys {
+		if len(values[key]) == 0 {
+			return fmt.Errorf("%s %s has no key %s", r.Kind, r.Name, key)
+		}
+	}
+	if !r.Credentials() {
+		return nil
+	}
+	has := func(key string) bool { return len(values[key]) > 0 }
+	switch {
+	case r.TokenName != "" && !has("token"):
+		return fmt.Errorf("%s %s has no key token, which tokenName needs", r.Kind, r.Name)
+	case has("username") && !has("password"):
+		return fmt.Errorf("%s %s has a username and no password", r.Kind, r.Name)
+	case has("password") && !has("username"):
+		return fmt.Errorf("%s %s has a password and no username", r.Kind, r.Name)
+	case !has("password") && !has("token"):
+		return fmt.Errorf("%s %s has neither the keys username and password nor the key token", r.Kind, r.Name)
+	}
+	return nil
+}
+
+// References are all Secrets and ConfigMaps that a receiver of this spec needs.
+func (s *PBXWebhookSpec) References() []Reference {
+	var refs []Reference
+	if ref := s.Credentials.SecretRef; ref != nil {
+		refs = append(refs, Reference{
+			Field: "spec.credentials.secretRef", Kind: "Secret", Name: ref.Name, TokenName: s.Credentials.TokenName,
+			Optional: []string{"username", "password", "token", "previousPassword", "previousToken"},
+		})
+	}
+	for _, t := range s.Targets {
+		add := func(field, kind, name string, keys ...string) {
+			refs = append(refs, Reference{Field: fmt.Sprintf("spec.targets[%s].%s", t.Name, field), Kind: kind, Name: name, Keys: keys, Target: t.Name})
+		}
+		for _, h := range t.Headers {
+			if h.ValueFrom != nil {
+				add("headers", "Secret", h.ValueFrom.SecretKeyRef.Name, h.ValueFrom.SecretKeyRef.Key)
+			}
+		}
+		if t.Auth != nil && t.Auth.Basic != nil {
+			add("auth.basic", "Secret", t.Auth.Basic.SecretRef.Name, "username", "password")
+		}
+		if t.Auth != nil && t.Auth.Bearer != nil {
+			add("auth.bearer", "Secret", t.Auth.Bearer.SecretKeyRef.Name, t.Auth.Bearer.SecretKeyRef.Key)
+		}
+		if t.Signing != nil {
+			add("signing", "Secret", t.Signing.SecretKeyRef.Name, t.Signing.SecretKeyRef.Key)
+		}
+		if t.TLS == nil {
+			continue
+		}
+		if ca := t.TLS.CA; ca != nil && ca.ConfigMapKeyRef != nil {
+			add("tls.ca", "ConfigMap", ca.ConfigMapKeyRef.Name, ca.ConfigMapKeyRef.Key)
+		}
+		if ca := t.TLS.CA; ca != nil && ca.SecretKeyRef != nil {
+			add("tls.ca", "Secret", ca.SecretKeyRef.Name, ca.SecretKeyRef.Key)
+		}
+		if client := t.TLS.ClientSecretRef; client != nil {
+			add("tls.clientSecretRef", "Secret", client.Name, "tls.crt", "tls.key")
+		}
+	}
+	return refs
+}

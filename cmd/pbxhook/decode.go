@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/journal"
+	"github.com/pbxhook/pbxhook/receiver/provider"
+	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+	"github.com/pbxhook/pbxhook/receiver/render"
+)
+
+func decodeCommand() *cobra.Command {
+	var version, method, path, query, contentType, timeZone, region string
+	cmd := &cobra.Command{
+		Use:   "decode PROVIDER < body",
+		Short: "Show the CloudEvent that a PBX's request becomes",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := provider.Find(args[0])
+			if err != nil {
+				return err
+			}
+			location, err := time.LoadLocation(timeZone)
+			if err != nil {
+				return fmt.Errorf("--time-zone: expected an IANA time zone such as Asia/Tehran, got %q", timeZone)
+			}
+			body, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), event.MaxBody+1))
+			if err != nil {
+				return fmt.Errorf("read the body from standard input: %w", err)
+			}
+			if len(body) > event.MaxBody {
+				return fmt.Errorf("expected a body of at most %d bytes", event.MaxBody)
+			}
+			request := &event.Request{
+				Method: method, Path: path, Query: query, Body: body, ReceivedAt: time.Now().UTC(),
+				Header: http.Header{"Content-Type": {contentType}},
+			}
+			settings := wire.Settings{Version: v1alpha1.Version(version), Location: location, Region: region}
+			return decodeTo(cmd.OutOrStdout(), p, request, settings)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&version, "version", "", "version of Simotel's webhooks: G2 G3 G4 Rest2 Rest3 Rest4")
+	flags.StringVar(&method, "method", http.MethodPost, "HTTP method")
+	flags.StringVar(&path, "path", "", "what follows the webhook's own path, such as /NewState")
+	flags.StringVar(&query, "query", "", "query of the URL, without the question mark")
+	flags.StringVar(&contentType, "content-type", "", "Content-Type header")
+	flags.StringVar(&timeZone, "time-zone", "UTC", "IANA time zone of times without an offset")
+	flags.StringVar(&region, "region", "", "ISO country of numbers that are not international")
+	return cmd
+}
+
+func decodeTo(out io.Writer, p v1alpha1.Provider, request *event.Request, settings wire.Settings) error {
+	e := provider.Decode(p, request, settings)
+	if e.NeedsAnswer != "" {
+		e.Type, e.Reason = event.Unparsed, e.NeedsAnswer
+	}
+	record := &journal.Record{ID: wire.First(e.ID, uuid.NewString()), Request: *request}
+	ce, err := render.CloudEvent(render.Source("default", "decode"), record, &e)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(ce)
+	if err != nil {
+		return fmt.Errorf("write the CloudEvent: %w", err)
+	}
+	_, err = fmt.Fprintln(out, string(text))
+	return err
+}

@@ -1,0 +1,55 @@
+// The receiver is what runs in the pods of a PBXWebhook: it takes the PBX's requests, keeps them and
+// delivers them. The operator writes its configuration and its flags.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+	_ "time/tzdata" // the image has no zone files
+
+	"github.com/spf13/cobra"
+
+	"github.com/pbxhook/pbxhook/receiver"
+	"github.com/pbxhook/pbxhook/receiver/config"
+)
+
+func main() {
+	if err := command().Execute(); err != nil {
+		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Error("the receiver ended", "error", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var path string
+	options := receiver.Options{LockWait: -1}
+	cmd := &cobra.Command{
+		Use:           "receiver",
+		Short:         "Take a PBX's webhooks, keep them and deliver them",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(*cobra.Command, []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+			defer stop()
+			options.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+			options.Watch = []string{path}
+			options.Load = func() (*config.Manifests, error) { return config.Load([]string{path}, nil) }
+			return receiver.New(options).Run(ctx)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&path, "config", "/etc/pbxhook/manifest.yaml", "file with the PBXWebhook and the values that it refers to")
+	flags.StringVar(&options.DataDir, "data-dir", "/var/lib/pbxhook", "folder of the journals")
+	flags.StringVar(&options.Listen, "listen", ":8080", "address for PBXs")
+	flags.StringVar(&options.Metrics, "metrics", ":9090", "address of /metrics, /healthz, /readyz and /statusz")
+	flags.StringVar(&options.Admin, "admin", "127.0.0.1:9091", "address of the admin API")
+	flags.DurationVar(&options.Linger, "linger", 2*time.Second, "how long requests are still taken after SIGTERM")
+	flags.DurationVar(&options.Grace, "grace", 25*time.Second, "how long the end may take")
+	flags.BoolVar(&options.DrainFirst, "drain-first", false, "deliver what is pending before the end, as far as --grace allows")
+	return cmd
+}

@@ -1,0 +1,491 @@
+// Package dispatch hands each target its events: in the order received within a lane, one at a
+// time, other lanes and other targets not held up. It decides on retry, circuit breaking and dead
+// letters; what an attempt does is not its business.
+//
+// One goroutine a target owns all of the target's state; attempts run beside it and report to it.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/pbxhook/pbxhook/receiver/journal"
+)
+
+const (
+	maxQueued     = 1_000_000              // events a target may have in lanes; then the reader waits
+	readBatch     = 1_000                  // events read from the journal at once
+	flushInterval = 200 * time.Millisecond // between two writes of a cursor
+	maxUnflushed  = 100                    // dead letters that wait for such a write
+	readPause     = time.Second            // after a reading that failed
+	failingAfter  = 5                      // attempts without a success that make a target unhealthy
+)
+
+// Result is what an attempt came to.
+type Result int
+
+// The results.
+const (
+	Delivered Result = iota
+	Unwanted         // the target's filter does not want the event
+	Retry            // not now, but perhaps later
+	Refused          // never: the event becomes a dead letter
+)
+
+// Outcome is what came of one attempt.
+type Outcome struct {
+	Result Result
+	// Answered is whether the target answered at all; only then the attempt counts.
+	Answered bool
+	// Unavailable says that the trouble is the target's as a whole, not this event's.
+	Unavailable bool
+	// RetryAfter is how long the target asked to be left alone, or 0.
+	RetryAfter time.Duration
+	Status     int    // HTTP status, or 0
+	Reason     string // why it was not delivered, for people
+}
+
+// Attempt delivers one event once. It must end when its context does.
+type Attempt func(ctx context.Context, r journal.Record) Outcome
+
+// Policy is how a target is delivered to.
+type Policy struct {
+	PerCall      bool          // order within a lane; else every event stands alone
+	Concurrency  int           // attempts under way at once
+	MaxAge       time.Duration // since it was received, after which an event is given up
+	InitialDelay time.Duration
+	MaxDelay     time.Duration
+	MaxAttempts  int32      // answered ones; 0: no bound
+	RateLimit    rate.Limit // attempts a second; 0: no bound
+	Burst        int
+	// Problem says why no attempt can be made, such as a missing Secret; empty when all is well.
+	Problem string
+}
+
+// Status is how a target fares.
+type Status struct {
+	Name         string    `json:"name"`
+	Healthy      bool      `json:"healthy"`
+	Pending      int64     `json:"pending"`
+	Delivered    int64     `json:"delivered"`
+	DeadLettered int64     `json:"deadLettered"`
+	LastDelivery time.Time `json:"lastDeliveryTime,omitzero"`
+	LastError    string    `json:"lastError,omitempty"`
+	BreakerOpen  bool      `json:"breakerOpen"`
+}
+
+// Dispatcher delivers the events of one journal to one target.
+type Dispatcher struct {
+	name    string
+	journal journal.Journal
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	policy  Policy
+	attempt Attempt
+	changed chan struct{} // closed when policy or attempt is another
+	status  Status
+}
+
+// New makes the dispatcher of a target. Its cursor must have been opened, so that no event falls
+// between a configuration and its first reading.
+func New(name string, j journal.Journal, log *slog.Logger, policy Policy, attempt Attempt) *Dispatcher {
+	return &Dispatcher{
+		name: name, journal: j, log: log.With("target", name),
+		policy: policy, attempt: attempt, changed: make(chan struct{}),
+		status: Status{Name: name, Healthy: true},
+	}
+}
+
+// Configure replaces how the target is delivered to, for the attempts that follow.
+func (d *Dispatcher) Configure(policy Policy, attempt Attempt) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.policy, d.attempt = policy, attempt
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// Status is how the target fares now.
+func (d *Dispatcher) Status() Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.status
+}
+
+// Run delivers until ctx ends. Then it starts no more attempts, waits for those under way, whose
+// own context is attempts, writes the cursor and returns.
+func (d *Dispatcher) Run(ctx, attempts context.Context) error {
+	cursor, err := d.journal.OpenCursor(d.name)
+	if err != nil {
+		return fmt.Errorf("open the cursor of target %s: %w", d.name, err)
+	}
+	w := &work{
+		Dispatcher: d,
+		lanes:      map[string]*lane{},
+		results:    make(chan result),
+		progress:   newProgress(cursor),
+		read:       cursor.Floor,
+	}
+	w.configure()
+	w.run(ctx, attempts)
+	return w.flush()
+}
+
+// work is the state of a running dispatcher. Its goroutine alone touches it.
+type work struct {
+	*Dispatcher
+	progress  *progress
+	lanes     map[string]*lane
+	ready     queue   // lanes whose head may be tried
+	waiting   waiting // lanes whose head must wait, soonest first
+	queued    int     // events in lanes
+	inFlight  int
+	read      uint64    // all up to it are in lanes or done
+	more      bool      // the journal may hold more than was read
+	readAgain time.Time // after a failed reading, or zero
+	results   chan result
+	breaker   breaker
+	limiter   *rate.Limiter
+	failures  int // attempts since the last success
+	lastErr   string
+	flushed   time.Time
+	dead      []journal.DeadLetter // not yet written
+
+	now       Policy
+	try       Attempt
+	configNew <-chan struct{}
+}
+
+// lane is a run of events that go out one after the other.
+type lane struct {
+	key      string
+	seqs     []uint64 // waiting, the head first
+	failures int      // attempts of the head that failed, for the delay
+	answered int32    // attempts of the head that the target answered
+	due      time.Time
+	blamed   bool // it waits because the target as a whole was unavailable
+}
+
+type result struct {
+	lane    *lane
+	record  journal.Record
+	outcome Outcome
+}
+
+func (w *work) configure() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now, w.try, w.configNew = w.policy, w.attempt, w.changed
+	w.limiter = nil
+	if w.now.RateLimit > 0 {
+		w.limiter = rate.NewLimiter(w.now.RateLimit, max(w.now.Burst, 1))
+	}
+}
+
+func (w *work) run(ctx, attempts context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	w.more = true
+	for ctx.Err() == nil {
+		appended := w.journal.Appended() // before reading, so that nothing slips in between
+		w.fill()
+		w.start(attempts)
+		w.report()
+		timer.Reset(time.Until(w.wake()))
+		select {
+		case r := <-w.results:
+			w.settle(r)
+		case <-appended:
+			w.more = true
+		case <-timer.C:
+		case <-w.configNew:
+			w.configure()
+		case <-ctx.Done():
+		}
+		w.flushWhenDue()
+	}
+	for w.inFlight > 0 {
+		w.settle(<-w.results)
+	}
+	w.report()
+}
+
+// fill reads events from the journal into lanes, while there is room for them.
+func (w *work) fill() {
+	if !w.readAgain.IsZero() && !time.Now().Before(w.readAgain) {
+		w.more = true
+	}
+	for w.more && w.queued < maxQueued && len(w.ready) < readBatch {
+		entries, err := w.journal.Entries(w.read, readBatch)
+		if err != nil {
+			w.lastErr = err.Error()
+			w.log.Error("cannot read the journal", "error", err)
+			w.more, w.readAgain = false, time.Now().Add(readPause)
+			return
+		}
+		w.more, w.readAgain = len(entries) == readBatch, time.Time{}
+		for _, entry := range entries {
+			w.progress.skip(w.read+1, entry.Seq-1) // not kept any more, so done
+			w.read = entry.Seq
+			if !w.progress.has(entry.Seq) {
+				w.enqueue(entry)
+			}
+		}
+	}
+}
+
+func (w *work) enqueue(entry journal.Entry) {
+	key := entry.Lane
+	if key == "" || !w.now.PerCall {
+		key = fmt.Sprintf("event:%d", entry.Seq)
+	}
+	l := w.lanes[key]
+	if l == nil {
+		l = &lane{key: key}
+		w.lanes[key] = l
+		w.ready.push(l)
+	}
+	l.seqs = append(l.seqs, entry.Seq)
+	w.queued++
+	if len(l.seqs) == 1 {
+		l.answered = w.progress.attempts[entry.Seq]
+	}
+}
+
+// start starts as many attempts as may be under way.
+func (w *work) start(attempts context.Context) {
+	for l := w.waiting.due(time.Now()); l != nil; l = w.waiting.due(time.Now()) {
+		w.ready.push(l)
+	}
+	for w.mayStart(time.Now()) {
+		l := w.ready.pop()
+		w.inFlight++
+		go func(seq uint64, try Attempt, policy Policy) {
+			record, outcome := w.once(attempts, seq, try, policy)
+			w.results <- result{lane: l, record: record, outcome: outcome}
+		}(l.seqs[0], w.try, w.now)
+	}
+}
+
+func (w *work) mayStart(now time.Time) bool {
+	if len(w.ready) == 0 || w.now.Problem != "" || w.inFlight >= w.now.Concurrency {
+		return false
+	}
+	if w.breaker.open && (w.inFlight > 0 || now.Before(w.breaker.probe)) {
+		return false
+	}
+	return w.limiter == nil || w.limiter.AllowN(now, 1)
+}
+
+// wake is when there is something to do though nothing happens.
+func (w *work) wake() time.Time {
+	now := time.Now()
+	wake := now.Add(time.Minute)
+	earliest := func(t time.Time) {
+		if t.Before(wake) {
+			wake = t
+		}
+	}
+	if len(w.waiting) > 0 {
+		earliest(w.waiting[0].due)
+	}
+	if w.breaker.open && w.inFlight == 0 {
+		earliest(w.breaker.probe)
+	}
+	if !w.readAgain.IsZero() {
+		earliest(w.readAgain)
+	}
+	if w.progress.dirty {
+		earliest(w.flushed.Add(flushInterval))
+	}
+	if w.limiter != nil && len(w.ready) > 0 {
+		earliest(now.Add(time.Duration(float64(time.Second) / float64(w.now.RateLimit))))
+	}
+	if w.more && w.queued < maxQueued && len(w.ready) < readBatch {
+		earliest(now)
+	}
+	return wake
+}
+
+// once makes one attempt. An event that is too old is given up without one.
+func (w *work) once(ctx context.Context, seq uint64, try Attempt, policy Policy) (journal.Record, Outcome) {
+	record, err := w.journal.Get(seq)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		return journal.Record{Seq: seq}, Outcome{Result: Unwanted}
+	case err != nil:
+		return journal.Record{Seq: seq}, Outcome{Result: Retry, Reason: err.Error()}
+	case time.Since(record.Request.ReceivedAt) >= policy.MaxAge:
+		return record, Outcome{Result: Refused, Reason: fmt.Sprintf("older than retry.maxAge (%s)", policy.MaxAge)}
+	}
+	return record, try(ctx, record)
+}
+
+// settle takes in what came of an attempt.
+func (w *work) settle(r result) {
+	w.inFlight--
+	l, outcome := r.lane, r.outcome
+	if outcome.Result != Delivered && outcome.Reason != "" {
+		w.lastErr = outcome.Reason
+	}
+	w.judge(outcome)
+	switch outcome.Result {
+	case Delivered:
+		w.progress.delivered(time.Now())
+		w.next(l)
+	case Unwanted:
+		w.next(l)
+	case Refused:
+		w.giveUp(r, outcome.Reason)
+	case Retry:
+		w.again(r)
+	}
+}
+
+// judge tells the breaker, and counts towards the target's health.
+func (w *work) judge(outcome Outcome) {
+	switch {
+	case outcome.Unavailable:
+		w.failures++
+		if opened := w.breaker.failed(time.Now(), min(outcome.RetryAfter, w.now.MaxDelay)); opened {
+			w.log.Warn("target is unavailable, pausing", "reason", outcome.Reason)
+			w.release() // who waited for a delay now waits for the breaker
+		}
+	case outcome.Answered:
+		if outcome.Result == Delivered {
+			w.failures = 0
+		} else {
+			w.failures++
+		}
+		if closed := w.breaker.answered(); closed {
+			w.log.Info("target answers again")
+			w.release()
+		}
+	}
+}
+
+// release lets the lanes go that wait because the target was unavailable.
+func (w *work) release() {
+	for _, l := range w.waiting.blamed() {
+		w.ready.push(l)
+	}
+}
+
+// next moves a lane on after its head is done.
+func (w *work) next(l *lane) {
+	w.progress.done(l.seqs[0])
+	w.queued--
+	l.seqs = l.seqs[1:]
+	l.failures, l.answered, l.blamed = 0, 0, false
+	if len(l.seqs) == 0 {
+		delete(w.lanes, l.key)
+		return
+	}
+	l.answered = w.progress.attempts[l.seqs[0]]
+	w.ready.push(l)
+}
+
+func (w *work) giveUp(r result, reason string) {
+	answered := r.lane.answered
+	if r.outcome.Answered {
+		answered++
+	}
+	w.dead = append(w.dead, journal.DeadLetter{
+		Record: r.record, Reason: reason, Attempts: answered, Status: r.outcome.Status, Time: time.Now().UTC(),
+	})
+	w.log.Warn("event became a dead letter", "id", r.record.ID, "type", r.record.Type, "reason", reason)
+	w.progress.deadLettered()
+	w.next(r.lane)
+}
+
+// again lets the head of a lane wait for its next attempt, or gives it up.
+func (w *work) again(r result) {
+	l := r.lane
+	l.failures++
+	if r.outcome.Answered {
+		l.answered++
+		w.progress.attempted(l.seqs[0], l.answered)
+		if w.now.MaxAttempts > 0 && l.answered >= w.now.MaxAttempts {
+			l.answered-- // giveUp counts this attempt itself
+			w.giveUp(r, fmt.Sprintf("after %d attempts: %s", w.now.MaxAttempts, r.outcome.Reason))
+			return
+		}
+	}
+	l.blamed = r.outcome.Unavailable
+	if l.blamed && w.breaker.open {
+		w.ready.push(l) // its turn comes with a probe or with the breaker's closing
+		return
+	}
+	delay := backoff(w.now, l.failures)
+	if r.outcome.RetryAfter > 0 {
+		delay = min(r.outcome.RetryAfter, w.now.MaxDelay)
+	}
+	l.due = time.Now().Add(delay)
+	if expiry := r.record.Request.ReceivedAt.Add(w.now.MaxAge); !r.record.Request.ReceivedAt.IsZero() && l.due.After(expiry) {
+		l.due = expiry
+	}
+	w.waiting.add(l)
+}
+
+// backoff is exponential with full jitter: drawn between 0 and a bound that doubles.
+func backoff(policy Policy, failures int) time.Duration {
+	bound := policy.MaxDelay
+	if shift := failures - 1; shift < 32 {
+		if d := policy.InitialDelay << shift; d > 0 && d < bound {
+			bound = d
+		}
+	}
+	return time.Duration(rand.Int64N(int64(bound) + 1))
+}
+
+func (w *work) flushWhenDue() {
+	if w.progress.dirty && (time.Since(w.flushed) >= flushInterval || len(w.dead) >= maxUnflushed) {
+		if err := w.flush(); err != nil {
+			w.log.Error("cannot write the cursor; events may be delivered again after a restart", "error", err)
+		}
+	}
+}
+
+// flush writes the cursor and, in one go with it, dead letters.
+func (w *work) flush() error {
+	if !w.progress.dirty {
+		return nil
+	}
+	w.flushed = time.Now() // also when it fails: not in a loop
+	if err := w.journal.SaveCursor(w.name, w.progress.cursor(), w.dead); err != nil {
+		w.lastErr = err.Error()
+		return fmt.Errorf("write the cursor of target %s: %w", w.name, err)
+	}
+	w.progress.dirty = false
+	w.dead = nil
+	return nil
+}
+
+// report makes the status that others see.
+func (w *work) report() {
+	s := Status{
+		Name: w.name, Pending: w.progress.pending(w.journal.State().LastSeq),
+		Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
+		LastDelivery: w.progress.count.LastDelivery, BreakerOpen: w.breaker.open,
+		Healthy: true,
+	}
+	switch {
+	case w.now.Problem != "":
+		s.Healthy, s.LastError = false, w.now.Problem
+	case w.queued >= maxQueued:
+		s.Healthy, s.LastError = false, fmt.Sprintf("%d events wait, more are not read before some are delivered: %s", w.queued, w.lastErr)
+	case w.breaker.open || w.failures >= failingAfter:
+		s.Healthy, s.LastError = false, w.lastErr
+	}
+	w.mu.Lock()
+	w.status = s
+	w.mu.Unlock()
+}

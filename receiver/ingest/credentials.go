@@ -1,0 +1,117 @@
+package ingest
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+)
+
+// Credentials are what shows that a sender is the PBX. Nil credentials take anyone; empty ones were
+// never seen, and take no one.
+type Credentials struct {
+	Username  string
+	Passwords []string // in force: the one, and during rotation the previous one
+	Tokens    []string // likewise
+	TokenName string   // of a header, query parameter or body key that may carry the token
+}
+
+func (c *Credentials) unknown() bool {
+	return c != nil && len(c.Passwords) == 0 && len(c.Tokens) == 0
+}
+
+func (c *Credentials) tokenName() string {
+	if c == nil {
+		return ""
+	}
+	return c.TokenName
+}
+
+// takePathToken cuts the token off the path that follows the webhook's own, if it begins with it.
+func (c *Credentials) takePathToken(rest string) (path string, ok bool) {
+	if c == nil {
+		return rest, false
+	}
+	first, after, _ := strings.Cut(rest, "/")
+	if plain, err := url.PathUnescape(first); err == nil && c.isToken(plain) {
+		return after, true
+	}
+	return rest, false
+}
+
+// check is whether the request is the PBX's. It returns the query without the token.
+func (c *Credentials) check(r *http.Request, body []byte, byPath bool) (query string, ok bool) {
+	query = r.URL.RawQuery
+	if c == nil {
+		return query, true
+	}
+	ok = byPath
+	if username, password, given := r.BasicAuth(); given && len(c.Passwords) > 0 {
+		ok = oneOf(username, []string{c.Username}) && oneOf(password, c.Passwords) || ok
+	}
+	if c.TokenName == "" {
+		return query, ok
+	}
+	for _, value := range r.Header.Values(c.TokenName) {
+		ok = c.isToken(strings.TrimSpace(strings.TrimPrefix(value, "Bearer "))) || ok
+	}
+	query, inQuery := c.cutParameter(query)
+	ok = inQuery || ok
+	if !ok && len(body) > 0 {
+		ok = c.inBody(r, body)
+	}
+	return query, ok
+}
+
+// cutParameter takes the token's parameter out of a query, and says whether it held the token.
+func (c *Credentials) cutParameter(query string) (rest string, ok bool) {
+	var pairs []string
+	for pair := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		if plain, err := url.QueryUnescape(name); err != nil || !strings.EqualFold(plain, c.TokenName) {
+			pairs = append(pairs, pair)
+			continue
+		}
+		if plain, err := url.QueryUnescape(value); err == nil && c.isToken(plain) {
+			ok = true
+		}
+	}
+	return strings.Join(pairs, "&"), ok
+}
+
+// inBody is whether the body, a form or JSON, has the token under its name.
+func (c *Credentials) inBody(r *http.Request, body []byte) bool {
+	request := &event.Request{Header: r.Header, Body: body}
+	fields, err := wire.Read(request, wire.Settings{})
+	if err != nil {
+		return false
+	}
+	var sent map[string]json.RawMessage
+	if json.Unmarshal(fields.Payload(), &sent) != nil {
+		return false
+	}
+	for name := range sent {
+		if strings.EqualFold(strings.TrimSpace(name), c.TokenName) && c.isToken(fields.Text(strings.TrimSpace(name))) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Credentials) isToken(value string) bool { return value != "" && oneOf(value, c.Tokens) }
+
+// oneOf compares with every candidate, in a time that tells nothing of them.
+func oneOf(value string, candidates []string) bool {
+	given := sha256.Sum256([]byte(value))
+	found := 0
+	for _, candidate := range candidates {
+		wanted := sha256.Sum256([]byte(candidate))
+		found |= subtle.ConstantTimeCompare(given[:], wanted[:])
+	}
+	return found == 1
+}

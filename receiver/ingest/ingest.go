@@ -1,0 +1,265 @@
+// Package ingest takes requests from PBXs: it finds the webhook by path, checks the sender, bounds
+// the body, has the request decoded and kept, and answers. Nothing is answered 202 that is not
+// durable.
+//
+// It must not know what becomes of an event after it is kept.
+package ingest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/journal"
+	"github.com/pbxhook/pbxhook/receiver/provider"
+	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+)
+
+// Prefix is what the path of every webhook begins with.
+const Prefix = "/hooks/"
+
+// retryAfter is how long, in seconds, a PBX is asked to wait after a 503.
+const retryAfter = "5"
+
+// Webhook is what ingest knows of a webhook.
+type Webhook struct {
+	Namespace   string
+	Name        string
+	Provider    v1alpha1.Provider
+	Settings    wire.Settings
+	Methods     []string // that are taken
+	Credentials *Credentials
+	Journal     journal.Journal
+}
+
+// ID tells a webhook from others.
+func (w *Webhook) ID() string { return w.Namespace + "/" + w.Name }
+
+// Handler answers the requests of PBXs.
+type Handler struct {
+	log      *slog.Logger
+	count    func(webhook string, code int)
+	webhooks atomic.Pointer[map[string]*Webhook]
+}
+
+// NewHandler makes a handler that knows no webhook yet. count is told of every answer; the webhook
+// is empty where there is none.
+func NewHandler(log *slog.Logger, count func(webhook string, code int)) *Handler {
+	h := &Handler{log: log, count: count}
+	h.Serve(nil)
+	return h
+}
+
+// Serve replaces the webhooks that are known, for the requests that follow.
+func (h *Handler) Serve(webhooks []*Webhook) {
+	byID := map[string]*Webhook{}
+	for _, w := range webhooks {
+		byID[w.ID()] = w
+	}
+	h.webhooks.Store(&byID)
+}
+
+// answer is what a PBX is told.
+type answer struct {
+	code   int
+	header map[string]string
+	body   any
+	// rejected says that the request was refused and is counted as such.
+	rejected bool
+}
+
+type accepted struct {
+	ID     string     `json:"id"`
+	Type   event.Type `json:"type"`
+	Reason string     `json:"reason,omitempty"`
+}
+
+type problem struct {
+	Error string `json:"error"`
+}
+
+func reject(code int, format string, args ...any) answer {
+	return answer{code: code, body: problem{fmt.Sprintf(format, args...)}, rejected: true}
+}
+
+func (a answer) with(name, value string) answer {
+	if a.header == nil {
+		a.header = map[string]string{}
+	}
+	a.header[name] = value
+	return a
+}
+
+// ServeHTTP answers a request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	webhook, rest := h.find(r.URL.EscapedPath())
+	if webhook == nil {
+		h.write(w, "", reject(http.StatusNotFound, "no webhook has this path: expected /hooks/<namespace>/<name>, as in the webhook's status"))
+		return
+	}
+	a := h.take(webhook, rest, w, r)
+	if a.rejected {
+		webhook.Journal.Reject()
+		h.log.Info("request rejected", "webhook", webhook.ID(), "code", a.code)
+	}
+	h.write(w, webhook.ID(), a)
+}
+
+// find resolves the webhook by path; rest is what follows it.
+func (h *Handler) find(path string) (webhook *Webhook, rest string) {
+	path, ok := strings.CutPrefix(path, Prefix)
+	if !ok {
+		return nil, ""
+	}
+	namespace, path, _ := strings.Cut(path, "/")
+	name, rest, _ := strings.Cut(path, "/")
+	return (*h.webhooks.Load())[namespace+"/"+name], rest
+}
+
+// take is the way of a request through ingest, one early return an answer.
+func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *http.Request) answer {
+	received := time.Now().UTC()
+	path, byPath := webhook.Credentials.takePathToken(rest)
+	body, err := readBody(w, r)
+
+	if r.Method == http.MethodHead || (err == nil && len(body) == 0 && r.URL.RawQuery == "" && strings.Trim(path, "/") == "") {
+		return answer{code: http.StatusOK, body: struct{}{}} // a PBX checking the URL
+	}
+	if !webhook.takes(r.Method) {
+		allowed := strings.Join(webhook.Methods, ", ")
+		return reject(http.StatusMethodNotAllowed, "expected %s, got another method: set the PBX or spec.method accordingly", allowed).with("Allow", allowed)
+	}
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return reject(http.StatusRequestEntityTooLarge, "expected a body of at most %d bytes", event.MaxBody).with("Connection", "close")
+	}
+	if err != nil {
+		return reject(http.StatusBadRequest, "the body ended early or came too slowly").with("Connection", "close")
+	}
+	if webhook.Credentials.unknown() {
+		return reject(http.StatusServiceUnavailable, "this webhook's credentials are not known yet: see the condition CredentialsResolved").with("Retry-After", retryAfter)
+	}
+	query, ok := webhook.Credentials.check(r, body, byPath)
+	if !ok {
+		return reject(http.StatusUnauthorized, "expected the webhook's username and password, or its token; got neither").
+			with("WWW-Authenticate", `Basic realm="pbxhook", charset="UTF-8"`)
+	}
+
+	request := &event.Request{
+		Method: r.Method, Path: unescape(path), Query: query,
+		Header: kept(r.Header, webhook.Credentials.tokenName()), Body: body, ReceivedAt: received,
+	}
+	e := provider.Decode(webhook.Provider, request, webhook.Settings)
+	if e.NeedsAnswer != "" {
+		return reject(http.StatusUnprocessableEntity, "%s", e.NeedsAnswer)
+	}
+	return h.keep(r, webhook, request, &e)
+}
+
+// keep stores the event and answers when it is durable.
+func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request, e *event.Event) answer {
+	record := journal.Record{ID: e.ID, Type: e.Type, Lane: bounded(e.Lane()), Request: *request}
+	if record.ID == "" || len(record.ID) > maxID {
+		record.ID = newID()
+	}
+	var repeat *journal.RepeatKey
+	if key, ok := provider.RepeatKey(e, request); ok {
+		repeat = (*journal.RepeatKey)(&key)
+	}
+	receipt, err := webhook.Journal.Append(r.Context(), record, repeat)
+	if err != nil {
+		h.log.Error("event not kept, answered 503", "webhook", webhook.ID(), "error", err)
+		reason := "the journal cannot be written"
+		if errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrNoSpace) {
+			reason = "the journal is full"
+		}
+		return reject(http.StatusServiceUnavailable, "%s: the event was not kept, send it again", reason).with("Retry-After", retryAfter)
+	}
+	if receipt.Type == event.Unparsed && !receipt.Repeat {
+		h.log.Warn("event could not be decoded, kept as unparsed", "webhook", webhook.ID(), "id", receipt.ID)
+	}
+	return answer{code: http.StatusAccepted, body: accepted{ID: receipt.ID, Type: receipt.Type, Reason: e.Reason}}
+}
+
+const (
+	maxID   = 256 // of a PBX's own event id
+	maxLane = 512
+)
+
+// bounded keeps a lane's name, which is memory for as long as its events wait, within a bound.
+func bounded(lane string) string { return lane[:min(len(lane), maxLane)] }
+
+func newID() string {
+	id, err := uuid.NewV7()
+	if err != nil { // no randomness: the machine is beyond help, but the event need not be
+		return uuid.NewString()
+	}
+	return id.String()
+}
+
+func (w *Webhook) takes(method string) bool {
+	for _, taken := range w.Methods {
+		if method == taken {
+			return true
+		}
+	}
+	return false
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, event.MaxBody))
+	if err != nil {
+		return nil, fmt.Errorf("read the body: %w", err)
+	}
+	return body, nil
+}
+
+func unescape(path string) string {
+	if path == "" {
+		return ""
+	}
+	if plain, err := url.PathUnescape(path); err == nil {
+		path = plain
+	}
+	return "/" + path
+}
+
+// dropped are headers that are about the connection or show who the sender is, not about the event.
+var dropped = map[string]bool{
+	"Authorization": true, "Proxy-Authorization": true, "Cookie": true,
+	"Connection": true, "Content-Length": true, "Expect": true, "Keep-Alive": true, "Proxy-Connection": true,
+	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Accept-Encoding": true,
+}
+
+// kept are the headers that are kept with the request.
+func kept(all http.Header, tokenName string) http.Header {
+	kept := http.Header{}
+	for name, values := range all {
+		if !dropped[name] && (tokenName == "" || !strings.EqualFold(name, tokenName)) {
+			kept[name] = values
+		}
+	}
+	return kept
+}
+
+func (h *Handler) write(w http.ResponseWriter, webhook string, a answer) {
+	h.count(webhook, a.code)
+	for name, value := range a.header {
+		w.Header().Set(name, value)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(a.code)
+	if err := json.NewEncoder(w).Encode(a.body); err != nil {
+		h.log.Debug("the PBX did not wait for its answer", "webhook", webhook)
+	}
+}

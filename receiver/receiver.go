@@ -1,0 +1,319 @@
+// Package receiver is the process that PBXs call: it serves the webhooks of its configuration, keeps
+// their events and delivers them. The way of an event is one package a step: ingest, provider,
+// journal, dispatch, filter, render, deliver.
+//
+// It must not know Kubernetes' API: its configuration is files, and what it knows of itself it says
+// at /statusz.
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/pbxhook/pbxhook/api/statusz"
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/receiver/config"
+	"github.com/pbxhook/pbxhook/receiver/ingest"
+)
+
+// Options of a receiver.
+type Options struct {
+	Listen  string // address for PBXs
+	Metrics string // address of /metrics, /healthz, /readyz and /statusz
+	Admin   string // address of the admin API; loopback
+	DataDir string // journals lie under it
+	// Load reads the configuration.
+	Load func() (*config.Manifests, error)
+	// Watch are files or folders; when they change, the configuration is read again.
+	Watch []string
+	// LockWait is how long to wait for another process to let go of a journal; negative: for ever.
+	LockWait time.Duration
+	// AllowLoopback lets targets be on this machine.
+	AllowLoopback bool
+	// Linger is how long requests are still taken after the end was asked for, so that those who do
+	// not know of it yet are answered.
+	Linger time.Duration
+	// Grace is how long the end may take in all.
+	Grace time.Duration
+	// DrainFirst delivers what is pending before the end, as far as Grace allows: for a journal that
+	// goes with the pod.
+	DrainFirst bool
+	// Serving is called once the webhooks are served, with the address for PBXs.
+	Serving func(address string, webhooks []*v1alpha1.PBXWebhook)
+	Log     *slog.Logger
+}
+
+// Receiver serves webhooks.
+type Receiver struct {
+	options Options
+	log     *slog.Logger
+	metrics *metrics
+	ingest  *ingest.Handler
+
+	attempts context.Context // of deliveries under way
+	abandon  context.CancelFunc
+
+	mu       sync.Mutex
+	webhooks map[string]*webhook
+	config   *config.Manifests // in force; nil before the first
+	refused  *refusal
+}
+
+// refusal is a configuration that could not be used.
+type refusal struct {
+	hash   string
+	reason string
+}
+
+// New makes a receiver; Run makes it serve.
+func New(options Options) *Receiver {
+	r := &Receiver{options: options, log: options.Log, webhooks: map[string]*webhook{}}
+	r.metrics = newMetrics(r)
+	r.ingest = ingest.NewHandler(r.log, r.metrics.answered)
+	r.attempts, r.abandon = context.WithCancel(context.Background())
+	return r
+}
+
+// Run serves until ctx ends: then it takes requests for Linger, finishes the deliveries under way,
+// closes the journals and returns. While another process has a journal open it waits, not ready.
+func (r *Receiver) Run(ctx context.Context) (err error) {
+	defer r.abandon()
+	metricsServer, err := r.listen("metrics", r.options.Metrics, r.metricsHandler())
+	if err != nil {
+		return err
+	}
+	adminServer, err := r.listen("admin", r.options.Admin, r.adminHandler())
+	if err != nil {
+		return errors.Join(err, metricsServer.close(context.Background()))
+	}
+	defer func() {
+		err = errors.Join(err, r.closeWebhooks(), adminServer.close(context.Background()), metricsServer.close(context.Background()))
+	}()
+	if err := r.reload(ctx); err != nil {
+		return err
+	}
+	hooks, err := r.listen("webhooks", r.options.Listen, r.ingest)
+	if err != nil {
+		return err
+	}
+	if r.options.Serving != nil {
+		r.options.Serving(hooks.address, r.config.Webhooks)
+	}
+	watchErr := r.watch(ctx) // returns when ctx ends
+	r.end(hooks)
+	return watchErr
+}
+
+// end lets requests and deliveries finish, within Grace.
+func (r *Receiver) end(hooks *server) {
+	start := time.Now()
+	deadline := start.Add(r.options.Grace)
+	time.Sleep(min(r.options.Linger, r.options.Grace/2))
+	if r.options.DrainFirst {
+		for r.pending() > 0 && time.Until(deadline) > 5*time.Second {
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	if err := hooks.close(ctx); err != nil {
+		r.log.Warn("requests were cut off", "error", err)
+	}
+	time.AfterFunc(time.Until(deadline)-time.Second, r.abandon) // deliveries that take longer are made again after the start
+	r.log.Info("no more requests are taken", "after", time.Since(start).Round(time.Millisecond).String())
+}
+
+func (r *Receiver) pending() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var owed int64
+	for _, w := range r.webhooks {
+		owed += w.pending()
+	}
+	return owed
+}
+
+// reload reads the configuration and puts it into force as a whole. The first one must be good; a
+// later one that is not is refused, and the last good one stays.
+func (r *Receiver) reload(ctx context.Context) error {
+	manifests, err := r.options.Load()
+	hash := ""
+	if err == nil {
+		hash = manifests.Hash
+		if r.config != nil && r.config.Hash == hash {
+			return nil
+		}
+		err = r.apply(ctx, manifests)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		r.config, r.refused = manifests, nil
+		r.log.Info("configuration in force", "hash", hash, "webhooks", len(manifests.Webhooks))
+		return nil
+	}
+	if r.config == nil {
+		return err
+	}
+	r.refused = &refusal{hash: hash, reason: err.Error()}
+	r.log.Error("configuration refused, the last good one stays in force", "hash", hash, "error", err)
+	return nil
+}
+
+func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error {
+	plans := make([]*plan, 0, len(manifests.Webhooks))
+	for _, manifest := range manifests.Webhooks {
+		if manifest.Spec.Enabled != nil && !*manifest.Spec.Enabled {
+			continue
+		}
+		p, err := planFor(manifest, manifests, r.options)
+		if err != nil {
+			return err
+		}
+		plans = append(plans, p)
+	}
+	served := make([]*ingest.Webhook, 0, len(plans))
+	kept := map[string]bool{}
+	for _, p := range plans {
+		id := p.ingest.ID()
+		kept[id] = true
+		w, err := r.webhook(ctx, id, p)
+		if err != nil {
+			return err
+		}
+		if err := w.apply(p, r.attempts); err != nil {
+			return fmt.Errorf("PBXWebhook %s: %w", id, err)
+		}
+		p.ingest.Journal = w.journal
+		served = append(served, &p.ingest)
+	}
+	r.ingest.Serve(served)
+	return r.forget(kept)
+}
+
+// webhook is the one at work under an id; its journal is opened if there is none.
+func (r *Receiver) webhook(ctx context.Context, id string, p *plan) (*webhook, error) {
+	r.mu.Lock()
+	w, ok := r.webhooks[id]
+	r.mu.Unlock()
+	if ok {
+		return w, nil
+	}
+	w, err := open(ctx, p, r.options, r.log)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.webhooks[id] = w
+	return w, nil
+}
+
+// forget ends webhooks that the configuration does not have any more.
+func (r *Receiver) forget(kept map[string]bool) error {
+	r.mu.Lock()
+	var gone []*webhook
+	for id, w := range r.webhooks {
+		if !kept[id] {
+			gone = append(gone, w)
+			delete(r.webhooks, id)
+		}
+	}
+	r.mu.Unlock()
+	var err error
+	for _, w := range gone {
+		err = errors.Join(err, w.close())
+	}
+	return err
+}
+
+func (r *Receiver) closeWebhooks() error { return r.forget(nil) }
+
+// Report is what /statusz says.
+func (r *Receiver) Report() statusz.Report {
+	r.mu.Lock()
+	report := statusz.Report{Webhooks: []statusz.Webhook{}}
+	if r.config != nil {
+		report.ConfigHash = r.config.Hash
+	}
+	if r.refused != nil {
+		report.RefusedHash, report.RefusedReason = r.refused.hash, r.refused.reason
+	}
+	webhooks := make([]*webhook, 0, len(r.webhooks))
+	for _, w := range r.webhooks {
+		webhooks = append(webhooks, w)
+	}
+	r.mu.Unlock()
+	for _, w := range webhooks {
+		report.Webhooks = append(report.Webhooks, w.report())
+	}
+	return report
+}
+
+// ready is whether requests are taken.
+func (r *Receiver) ready() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.config != nil
+}
+
+// server is one listening address.
+type server struct {
+	address string
+	http    *http.Server
+	done    chan struct{}
+}
+
+// Bounds of every connection.
+const (
+	headerTimeout  = 10 * time.Second
+	requestTimeout = 30 * time.Second
+	answerTimeout  = 60 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeader      = 64 << 10
+)
+
+// listen serves on an address; an empty one is not served.
+func (r *Receiver) listen(what, address string, handler http.Handler) (*server, error) {
+	s := &server{done: make(chan struct{})}
+	if address == "" {
+		close(s.done)
+		return s, nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s on %s: %w", what, address, err)
+	}
+	s.address = listener.Addr().String()
+	s.http = &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
+		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // of clients that break off
+	}
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			r.log.Error("stopped listening", "for", what, "error", err)
+		}
+	}()
+	return s, nil
+}
+
+// close waits for the requests under way.
+func (s *server) close(ctx context.Context) error {
+	if s.http == nil {
+		return nil
+	}
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	<-s.done
+	return err
+}

@@ -1,0 +1,55 @@
+package receiver
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// settleTime is how long a change is left to settle: the kubelet swaps a mounted Secret by several
+// renames, an editor writes a file in several steps.
+const settleTime = 50 * time.Millisecond
+
+// rescan is how often the configuration is read although no change was seen: some file systems tell
+// of none.
+const rescan = time.Minute
+
+// watch reads the configuration again when its files change, until ctx ends.
+func (r *Receiver) watch(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch the configuration: %w", err)
+	}
+	defer func() { _ = watcher.Close() }() // nothing is lost with it
+	for _, path := range r.options.Watch {
+		// the folder too: a mounted Secret, and what editors write, replace the file
+		for _, watched := range []string{path, filepath.Dir(path)} {
+			if err := watcher.Add(watched); err != nil {
+				return fmt.Errorf("watch %s: %w", watched, err)
+			}
+		}
+	}
+	timer := time.NewTimer(rescan)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watcher.Events:
+			timer.Reset(settleTime)
+			continue
+		case err := <-watcher.Errors:
+			r.log.Warn("a change of the configuration may have been missed", "error", err)
+		case <-timer.C:
+		}
+		timer.Reset(rescan)
+		if len(r.options.Watch) > 0 {
+			if err := r.reload(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
