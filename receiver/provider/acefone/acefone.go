@@ -31,17 +31,17 @@ type Trigger struct {
 
 // Triggers are Acefone's triggers (Acefone: Webhook, table of triggers).
 var Triggers = []Trigger{
-	{Name: "CallReceivedOnServer", Path: "call-received-on-server", kind: event.CallStarted},
-	{Name: "CallAnsweredOnIVR", Path: "call-answered-on-ivr", also: []string{"received-on-auto-attendant", "call-received-on-auto-attendant"}, kind: event.CallAnswered, answeredBy: "ivr"},
-	{Name: "CallAnsweredOnRingGroup", Path: "call-answered-on-ring-group", also: []string{"received-on-department", "call-received-on-department"}, kind: event.CallAnswered, answeredBy: "ringGroup"},
-	{Name: "CallAnsweredOnCallQueue", Path: "call-answered-on-call-queue", kind: event.CallAnswered, answeredBy: "queue"},
-	{Name: "CallAnsweredByExtension", Path: "call-answered-by-extension", also: []string{"call-answered-by-agent", "call-connected-to-agent"}, kind: event.CallAnswered, answeredBy: "extension"},
-	{Name: "CallAnsweredByCustomer", Path: "call-answered-by-customer", kind: event.CallAnswered, answeredBy: "customer"},
-	{Name: "CallMissed", Path: "call-missed", also: []string{"call-hangup-missed", "call-missed-by-agent", "call-missed-by-customer"}, kind: event.CallMissed},
-	{Name: "CallHangup", Path: "call-hangup", also: []string{"call-hangup-answered"}, kind: event.CallEnded},
-	{Name: "CallMissedOrAnswered", Path: "call-missed-or-answered", also: []string{"call-hangup-missed-or-answered"}},
-	{Name: "DTMFOption", Path: "dtmf-option", kind: event.CallDTMF},
-	{Name: "DialedOnExtensions", Path: "dialed-on-extensions", also: []string{"dialed-on-agent", "dialed-on-extension"}, kind: event.CallRinging},
+	{Name: "CallReceivedOnServer", Path: v1alpha1.AcefonePaths["CallReceivedOnServer"], kind: event.CallStarted},
+	{Name: "CallAnsweredOnIVR", Path: v1alpha1.AcefonePaths["CallAnsweredOnIVR"], also: []string{"received-on-auto-attendant", "call-received-on-auto-attendant"}, kind: event.CallAnswered, answeredBy: "ivr"},
+	{Name: "CallAnsweredOnRingGroup", Path: v1alpha1.AcefonePaths["CallAnsweredOnRingGroup"], also: []string{"received-on-department", "call-received-on-department"}, kind: event.CallAnswered, answeredBy: "ringGroup"},
+	{Name: "CallAnsweredOnCallQueue", Path: v1alpha1.AcefonePaths["CallAnsweredOnCallQueue"], kind: event.CallAnswered, answeredBy: "queue"},
+	{Name: "CallAnsweredByExtension", Path: v1alpha1.AcefonePaths["CallAnsweredByExtension"], also: []string{"call-answered-by-agent", "call-connected-to-agent"}, kind: event.CallAnswered, answeredBy: "extension"},
+	{Name: "CallAnsweredByCustomer", Path: v1alpha1.AcefonePaths["CallAnsweredByCustomer"], kind: event.CallAnswered, answeredBy: "customer"},
+	{Name: "CallMissed", Path: v1alpha1.AcefonePaths["CallMissed"], also: []string{"call-hangup-missed", "call-missed-by-agent", "call-missed-by-customer"}, kind: event.CallMissed},
+	{Name: "CallHangup", Path: v1alpha1.AcefonePaths["CallHangup"], also: []string{"call-hangup-answered"}, kind: event.CallEnded},
+	{Name: "CallMissedOrAnswered", Path: v1alpha1.AcefonePaths["CallMissedOrAnswered"], also: []string{"call-hangup-missed-or-answered"}},
+	{Name: "DTMFOption", Path: v1alpha1.AcefonePaths["DTMFOption"], kind: event.CallDTMF},
+	{Name: "DialedOnExtensions", Path: v1alpha1.AcefonePaths["DialedOnExtensions"], also: []string{"dialed-on-agent", "dialed-on-extension"}, kind: event.CallRinging},
 }
 
 func byPath(path string) *Trigger {

@@ -1,0 +1,267 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/controllers/render"
+)
+
+// configuration is what a webhook's receivers are told.
+type configuration struct {
+	hash    string
+	written bool // by this pass
+	// credentials says why the PBX's credentials do not resolve, and references why those of targets
+	// do not; nil when they do.
+	credentials *missing
+	references  []missing
+}
+
+// missing is a value that a spec refers to and that is not there, or not whole.
+type missing struct {
+	reason   string
+	message  string
+	lastGood bool // an earlier value stays in force
+}
+
+// memory is what the operator remembers of webhooks between passes; all of it can be found out
+// again. It holds no secret.
+type memory struct {
+	mu       sync.Mutex
+	webhooks map[types.NamespacedName]remembered
+}
+
+type remembered struct {
+	uid types.UID
+	// inputs are the versions of all that the configuration was made of, and of the Secret it went to.
+	inputs        string
+	configuration configuration
+	// status is the last one that was written, and countersAt when counters alone may be again.
+	status     *v1alpha1.PBXWebhookStatus
+	countersAt time.Time
+}
+
+func (m *memory) get(w *v1alpha1.PBXWebhook) remembered {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := m.webhooks[client.ObjectKeyFromObject(w)]
+	if known.uid != w.UID {
+		return remembered{uid: w.UID}
+	}
+	return known
+}
+
+func (m *memory) put(w *v1alpha1.PBXWebhook, known remembered) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.webhooks == nil {
+		m.webhooks = map[types.NamespacedName]remembered{}
+	}
+	m.webhooks[client.ObjectKeyFromObject(w)] = known
+}
+
+func (m *memory) forget(name types.NamespacedName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.webhooks, name)
+}
+
+// applyConfiguration makes the receiver's Secret what it should be. The cache has versions of
+// Secrets and ConfigMaps, not their values: these are read, from the API server, only when one of
+// the versions is another than last time.
+func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebhook) (configuration, error) {
+	known := r.known.get(w)
+	inputs, err := r.inputs(ctx, w)
+	if err != nil {
+		return configuration{}, err
+	}
+	if known.inputs == inputs {
+		return known.configuration, nil
+	}
+	live := &corev1.Secret{}
+	found, err := r.findSecret(ctx, w, live)
+	if err != nil {
+		return configuration{}, err
+	}
+	values, c, err := r.resolve(ctx, w, live)
+	if err != nil {
+		return configuration{}, err
+	}
+	manifest, err := render.Manifest(w, values)
+	if err != nil {
+		return configuration{}, err
+	}
+	c.hash = render.Hash(manifest)
+	if !found || !sameSecret(w, live, manifest) {
+		if err := r.write(ctx, w, render.Secret(w, manifest)); err != nil {
+			return configuration{}, fmt.Errorf("secret: %w", err)
+		}
+		c.written = true
+		return c, nil // its new version comes with the watch, and is then remembered
+	}
+	known.inputs, known.configuration = inputs, c
+	r.known.put(w, known)
+	return c, nil
+}
+
+// findSecret reads the receiver's own Secret from the API server, and refuses a foreign one.
+func (r *Reconciler) findSecret(ctx context.Context, w *v1alpha1.PBXWebhook, live *corev1.Secret) (found bool, err error) {
+	err = r.Live.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: render.Name(w.Name)}, live)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the receiver's Secret: %w", err)
+	}
+	return true, refuseForeign(w, live)
+}
+
+// sameSecret is whether the receiver's Secret is what it should be.
+func sameSecret(w *v1alpha1.PBXWebhook, live *corev1.Secret, manifest []byte) bool {
+	labels := render.Labels(w)
+	for name, value := range labels {
+		if live.Labels[name] != value {
+			return false
+		}
+	}
+	return len(live.Data) == 1 && string(live.Data[render.ManifestKey]) == string(manifest) &&
+		live.Annotations[render.AnnotationConfig] == render.Hash(manifest)
+}
+
+// inputs are the versions of all that a configuration is made of.
+func (r *Reconciler) inputs(ctx context.Context, w *v1alpha1.PBXWebhook) (string, error) {
+	versions := fmt.Sprintf("generation %d", w.Generation)
+	add := func(kind, name string) error {
+		meta := &metav1.PartialObjectMetadata{}
+		meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+		err := r.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: name}, meta)
+		if client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("look up %s %s: %w", kind, name, err)
+		}
+		versions += fmt.Sprintf(", %s/%s %s %s", kind, name, meta.UID, meta.ResourceVersion)
+		return nil
+	}
+	if err := add("Secret", render.Name(w.Name)); err != nil {
+		return "", err
+	}
+	for _, source := range sources(w) {
+		if err := add(source.Kind, source.Name); err != nil {
+			return "", err
+		}
+	}
+	return versions, nil
+}
+
+// sources are the distinct Secrets and ConfigMaps that a webhook refers to, in order.
+func sources(w *v1alpha1.PBXWebhook) []v1alpha1.Reference {
+	distinct := map[string]v1alpha1.Reference{}
+	for _, ref := range w.Spec.References() {
+		distinct[render.Source(ref.Kind, ref.Name)] = ref
+	}
+	var list []v1alpha1.Reference
+	for _, source := range slices.Sorted(maps.Keys(distinct)) {
+		list = append(list, distinct[source])
+	}
+	return list
+}
+
+// resolve reads the values that a webhook refers to. Where one is missing, the last good ones, which
+// are in the receiver's own Secret, stay in force: an accident with a Secret must not lock the PBX
+// out, whose events come once.
+func (r *Reconciler) resolve(ctx context.Context, w *v1alpha1.PBXWebhook, own *corev1.Secret) (render.Values, configuration, error) {
+	values := render.Values{}
+	var c configuration
+	for _, source := range sources(w) {
+		data, err := r.read(ctx, w.Namespace, source.Kind, source.Name)
+		if err != nil {
+			return nil, c, err
+		}
+		if data != nil {
+			values[render.Source(source.Kind, source.Name)] = data
+		}
+	}
+	lastGood, err := render.ReadValues(own.Data[render.ManifestKey])
+	if err != nil {
+		lastGood = nil // somebody edited it: it is written anew
+	}
+	for _, ref := range w.Spec.References() {
+		source := render.Source(ref.Kind, ref.Name)
+		data, exists := values[source]
+		problem := errors.New("does not exist")
+		reason := v1alpha1.ReasonSecretNotFound
+		if exists {
+			problem, reason = ref.Check(data), v1alpha1.ReasonKeyNotFound
+		}
+		if problem == nil {
+			continue
+		}
+		m := missing{reason: reason, message: fmt.Sprintf("%s: %v", ref.Field, problem)}
+		if !exists {
+			m.message = fmt.Sprintf("%s: %s %s does not exist in namespace %s", ref.Field, ref.Kind, ref.Name, w.Namespace)
+		}
+		if old := lastGood[source]; ref.Check(old) == nil {
+			m.lastGood = true
+			values[source] = keep(values[source], old, ref.All())
+		}
+		if ref.Credentials() {
+			c.credentials = &m
+		} else {
+			c.references = append(c.references, m)
+		}
+	}
+	return values, c, nil
+}
+
+// keep puts earlier values in the place of those of some keys.
+func keep(values, earlier map[string][]byte, keys []string) map[string][]byte {
+	kept := maps.Clone(values)
+	if kept == nil {
+		kept = map[string][]byte{}
+	}
+	for _, key := range keys {
+		if value, ok := earlier[key]; ok {
+			kept[key] = value
+		} else {
+			delete(kept, key)
+		}
+	}
+	return kept
+}
+
+// read reads the values of a Secret or ConfigMap from the API server; nil where there is none.
+func (r *Reconciler) read(ctx context.Context, namespace, kind, name string) (map[string][]byte, error) {
+	key := types.NamespacedName{Namespace: namespace, Name: name}
+	data := map[string][]byte{}
+	var err error
+	if kind == "ConfigMap" {
+		configMap := &corev1.ConfigMap{}
+		err = r.Live.Get(ctx, key, configMap)
+		maps.Copy(data, configMap.BinaryData)
+		for name, value := range configMap.Data {
+			data[name] = []byte(value)
+		}
+	} else {
+		secret := &corev1.Secret{}
+		err = r.Live.Get(ctx, key, secret)
+		maps.Copy(data, secret.Data)
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s %s: %w", kind, name, err)
+	}
+	return data, nil
+}

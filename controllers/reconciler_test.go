@@ -1,0 +1,530 @@
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/pbxhook/pbxhook/api/statusz"
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/controllers"
+	"github.com/pbxhook/pbxhook/controllers/render"
+	"github.com/pbxhook/pbxhook/test/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+const patience = 20 * time.Second
+
+// world is a namespace with an operator at work in it, and this test as everything else: the user,
+// the kubelet, and the receivers.
+type world struct {
+	t         *testing.T
+	client    client.Client
+	namespace string
+
+	mu     sync.Mutex
+	writes []string // mutating requests of the operator
+	report *statusz.Report
+	askErr error
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t}
+	var err error
+	w.client, err = client.New(testenv.Config, client.Options{Scheme: scheme(t)})
+	require.NoError(t, err)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
+	require.NoError(t, w.client.Create(t.Context(), namespace))
+	w.namespace = namespace.Name
+	return w
+}
+
+func scheme(t *testing.T) *runtime.Scheme {
+	s := runtime.NewScheme()
+	require.NoError(t, clientgoscheme.AddToScheme(s))
+	require.NoError(t, v1alpha1.AddToScheme(s))
+	return s
+}
+
+// operator starts one; stop ends it, as a restart would. Its mutating requests are counted on the
+// wire, status and events included.
+func (w *world) operator() (stop func()) {
+	w.t.Helper()
+	restConfig := rest.CopyConfig(testenv.Config)
+	restConfig.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method != http.MethodGet {
+				w.mu.Lock()
+				w.writes = append(w.writes, r.Method+" "+r.URL.Path)
+				w.mu.Unlock()
+			}
+			return next.RoundTrip(r)
+		})
+	})
+	options := controllers.CacheOptions()
+	options.DefaultNamespaces = map[string]cache.Config{w.namespace: {}}
+	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
+		Scheme: scheme(w.t), Cache: options, Metrics: server.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+	})
+	require.NoError(w.t, err)
+	reconciler := &controllers.Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pbxhook"),
+		Receiver: render.Receiver{Image: "pbxhook:test"},
+		Ask: func(context.Context, string) (*statusz.Report, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.report == nil && w.askErr == nil {
+				return nil, errors.New("not set up")
+			}
+			return w.report, w.askErr
+		},
+	}
+	require.NoError(w.t, reconciler.SetupWithManager(mgr))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := mgr.Start(ctx); err != nil {
+			w.t.Errorf("the operator ended: %v", err)
+		}
+	}()
+	var once sync.Once
+	stop = func() { once.Do(func() { cancel(); <-done }) }
+	w.t.Cleanup(stop)
+	return stop
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// written returns the operator's writes since the last call.
+func (w *world) written() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	writes := w.writes
+	w.writes = nil
+	return writes
+}
+
+// quiet waits until the operator has written nothing for a while.
+func (w *world) quiet() {
+	w.t.Helper()
+	w.mu.Lock()
+	last := len(w.writes)
+	w.mu.Unlock()
+	for still := 0; still < 15; still++ {
+		time.Sleep(100 * time.Millisecond)
+		w.mu.Lock()
+		if len(w.writes) != last {
+			last, still = len(w.writes), 0
+		}
+		w.mu.Unlock()
+	}
+}
+
+func (w *world) webhook(name string, change func(*v1alpha1.PBXWebhook)) *v1alpha1.PBXWebhook {
+	w.t.Helper()
+	webhook := &v1alpha1.PBXWebhook{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
+		Spec: v1alpha1.PBXWebhookSpec{
+			Provider:    v1alpha1.Simotel,
+			Credentials: v1alpha1.Credentials{SecretRef: &v1alpha1.SecretReference{Name: "pbx"}},
+			Targets:     []v1alpha1.Target{{Name: "crm", URL: "http://crm.example.com/hooks"}},
+		},
+	}
+	if change != nil {
+		change(webhook)
+	}
+	require.NoError(w.t, w.client.Create(w.t.Context(), webhook))
+	return webhook
+}
+
+func (w *world) secret(name string, data map[string]string) *corev1.Secret {
+	w.t.Helper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, StringData: data}
+	require.NoError(w.t, w.client.Create(w.t.Context(), secret))
+	return secret
+}
+
+// pod is the kubelet: it makes a receiver pod that is, or is not, ready.
+func (w *world) pod(webhook string, status corev1.PodStatus) *corev1.Pod {
+	w.t.Helper()
+	deployment := &appsv1.Deployment{}
+	w.get(deployment, webhook+"-receiver")
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, GenerateName: webhook + "-", Labels: deployment.Spec.Template.Labels},
+		Spec:       *deployment.Spec.Template.Spec.DeepCopy(),
+	}
+	require.NoError(w.t, w.client.Create(w.t.Context(), pod))
+	pod.Status = status
+	require.NoError(w.t, w.client.Status().Update(w.t.Context(), pod))
+	return pod
+}
+
+func ready(is bool) corev1.PodStatus {
+	status := corev1.ConditionFalse
+	if is {
+		status = corev1.ConditionTrue
+	}
+	return corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.7", Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}}
+}
+
+// answer is what receivers say from now on.
+func (w *world) answer(hash string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.report, w.askErr = nil, err
+	if err == nil {
+		w.report = &statusz.Report{ConfigHash: hash, Webhooks: []statusz.Webhook{{
+			Targets: []v1alpha1.TargetStatus{{Name: "crm", Healthy: true}},
+		}}}
+	}
+}
+
+func (w *world) get(o client.Object, name string) {
+	w.t.Helper()
+	require.NoError(w.t, w.client.Get(w.t.Context(), client.ObjectKey{Namespace: w.namespace, Name: name}, o))
+}
+
+// hash is that of the configuration which the operator wrote.
+func (w *world) hash(webhook string) string {
+	secret := &corev1.Secret{}
+	w.get(secret, webhook+"-receiver")
+	return render.Hash(secret.Data[render.ManifestKey])
+}
+
+// eventually waits for a condition of a webhook; an empty status means that it is absent.
+func (w *world) eventually(webhook, kind string, status metav1.ConditionStatus, reason string) *v1alpha1.PBXWebhook {
+	w.t.Helper()
+	got := &v1alpha1.PBXWebhook{}
+	require.Eventually(w.t, func() bool {
+		w.get(got, webhook)
+		c := meta.FindStatusCondition(got.Status.Conditions, kind)
+		if status == "" {
+			return c == nil && got.Status.ObservedGeneration == got.Generation
+		}
+		return c != nil && c.Status == status && c.Reason == reason && c.ObservedGeneration == got.Generation
+	}, patience, 50*time.Millisecond, "%s should be %s %s", kind, status, reason)
+	return got
+}
+
+// healthy brings a webhook to Ready.
+func (w *world) healthy(name string) *corev1.Pod {
+	w.t.Helper()
+	w.eventually(name, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	w.answer(w.hash(name), nil)
+	pod := w.pod(name, ready(true))
+	w.eventually(name, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	return pod
+}
+
+func TestFromNewToReady(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"username": "u", "password": "p"})
+	stop := w.operator()
+	w.webhook("callcenter", nil)
+	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	require.True(t, meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionReconciling))
+	require.True(t, meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionCredentialsResolved))
+	require.True(t, meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionJournalDurable))
+	require.Equal(t, "http://callcenter-receiver."+w.namespace+".svc/hooks/"+w.namespace+"/callcenter", got.Status.Address.URL)
+
+	w.quiet()
+	require.Len(t, w.written(), 4+1, "four children and one status")
+
+	pod := w.pod("callcenter", ready(false))
+	w.quiet()
+	require.Empty(t, w.written(), "a pod that is not ready is no news")
+
+	w.answer(w.hash("callcenter"), nil)
+	pod.Status = ready(true)
+	require.NoError(t, w.client.Status().Update(t.Context(), pod))
+	got = w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	require.Nil(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReconciling))
+	w.quiet()
+	require.Len(t, w.written(), 1, "one more status")
+
+	t.Run("nothing is written when nothing changed", func(t *testing.T) {
+		secret := &corev1.Secret{}
+		w.get(secret, "pbx")
+		secret.Annotations = map[string]string{"touched": "yes"}
+		require.NoError(t, w.client.Update(t.Context(), secret))
+		w.quiet()
+		require.Empty(t, w.written())
+	})
+	t.Run("nor after a restart", func(t *testing.T) {
+		stop()
+		w.operator()
+		w.quiet()
+		require.Empty(t, w.written())
+	})
+	t.Run("what somebody edits or deletes is restored", func(t *testing.T) {
+		service := &corev1.Service{}
+		w.get(service, "callcenter-receiver")
+		service.Spec.Ports[0].Port = 81
+		require.NoError(t, w.client.Update(t.Context(), service))
+		deployment := &appsv1.Deployment{}
+		w.get(deployment, "callcenter-receiver")
+		deployment.Spec.Template.Spec.Containers[0].Image = "evil:latest"
+		require.NoError(t, w.client.Update(t.Context(), deployment))
+		require.Eventually(t, func() bool {
+			w.get(service, "callcenter-receiver")
+			w.get(deployment, "callcenter-receiver")
+			return service.Spec.Ports[0].Port == 80 && deployment.Spec.Template.Spec.Containers[0].Image == "pbxhook:test"
+		}, patience, 50*time.Millisecond)
+
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "callcenter-receiver"}}
+		uid := service.UID
+		require.NoError(t, w.client.Delete(t.Context(), service))
+		require.NoError(t, w.client.Delete(t.Context(), secret))
+		require.Eventually(t, func() bool {
+			key := client.ObjectKey{Namespace: w.namespace, Name: "callcenter-receiver"}
+			return w.client.Get(t.Context(), key, service) == nil && service.UID != uid && w.client.Get(t.Context(), key, secret) == nil
+		}, patience, 50*time.Millisecond)
+	})
+}
+
+func TestReadyIsHonest(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", nil)
+	pod := w.healthy("callcenter")
+	hash := w.hash("callcenter")
+
+	w.answer("another", nil)
+	w.touch(pod)
+	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonConfigurationPending)
+	require.True(t, meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionReconciling))
+	w.get(pod, pod.Name)
+	require.Equal(t, hash, pod.Annotations[render.AnnotationConfig], "the kubelet is told")
+
+	w.answer("", errors.New("no route"))
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable)
+	w.answer(hash, nil)
+	w.touch(pod)
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+
+	require.NoError(t, w.client.Delete(t.Context(), pod, client.GracePeriodSeconds(0)))
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+}
+
+// touch makes the operator look again.
+func (w *world) touch(pod *corev1.Pod) {
+	w.t.Helper()
+	w.get(pod, pod.Name)
+	pod.Labels["touched"] = fmt.Sprint(time.Now().UnixNano())
+	require.NoError(w.t, w.client.Update(w.t.Context(), pod))
+}
+
+func TestWhyNoReceiverIsAvailable(t *testing.T) {
+	waiting := func(reason string) corev1.PodStatus {
+		return corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "receiver", Image: "pbxhook:test", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}},
+		}}}
+	}
+	for name, tc := range map[string]struct {
+		status corev1.PodStatus
+		want   string
+	}{
+		"image":      {waiting("ImagePullBackOff"), v1alpha1.ReasonImagePullFailed},
+		"never":      {waiting("ErrImageNeverPull"), v1alpha1.ReasonImagePullFailed},
+		"crash":      {waiting("CrashLoopBackOff"), v1alpha1.ReasonCrashLoop},
+		"container":  {waiting("CreateContainerConfigError"), v1alpha1.ReasonContainerConfigError},
+		"scheduling": {corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/1 nodes"}}}, v1alpha1.ReasonUnschedulable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.secret("pbx", map[string]string{"token": "t"})
+			w.operator()
+			w.webhook("callcenter", nil)
+			w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+			w.pod("callcenter", tc.status)
+			w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, tc.want)
+		})
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	w := newWorld(t)
+	w.operator()
+	w.webhook("callcenter", nil)
+	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady).Message, "Secret pbx does not exist")
+	require.Nil(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionStalled), "it heals by itself")
+
+	secret := w.secret("pbx", map[string]string{"username": "u"})
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonKeyNotFound)
+	secret.StringData = map[string]string{"password": "first"}
+	require.NoError(t, w.client.Update(t.Context(), secret))
+	w.eventually("callcenter", v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	require.Contains(t, w.values("callcenter"), "first")
+
+	pod := w.healthy("callcenter")
+	w.get(secret, "pbx")
+	secret.StringData = map[string]string{"password": "second"}
+	require.NoError(t, w.client.Update(t.Context(), secret))
+	require.Eventually(t, func() bool { return strings.Contains(w.values("callcenter"), "second") }, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool {
+		w.get(pod, pod.Name)
+		return pod.Annotations[render.AnnotationConfig] == w.hash("callcenter")
+	}, patience, 50*time.Millisecond, "running receivers are told")
+
+	require.NoError(t, w.client.Delete(t.Context(), secret))
+	got = w.eventually("callcenter", v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionCredentialsResolved).Message, "last good credentials stay in force")
+	require.Contains(t, w.values("callcenter"), "second", "the last good credentials stay")
+	for _, c := range got.Status.Conditions {
+		require.NotContains(t, c.Message, "second")
+	}
+}
+
+// values are those of the receiver's configuration, as text.
+func (w *world) values(webhook string) string {
+	secret := &corev1.Secret{}
+	w.get(secret, webhook+"-receiver")
+	values, err := render.ReadValues(secret.Data[render.ManifestKey])
+	require.NoError(w.t, err)
+	var all []string
+	for _, data := range values {
+		for _, value := range data {
+			all = append(all, string(value))
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+func TestForeignObjectsAreRefused(t *testing.T) {
+	for _, object := range []client.Object{
+		&corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1}}}},
+		&corev1.Secret{StringData: map[string]string{"a": "b"}},
+	} {
+		t.Run(fmt.Sprintf("%T", object), func(t *testing.T) {
+			w := newWorld(t)
+			w.secret("pbx", map[string]string{"token": "t"})
+			object.SetNamespace(w.namespace)
+			object.SetName("callcenter-receiver")
+			require.NoError(t, w.client.Create(t.Context(), object))
+			version := object.GetResourceVersion()
+			w.operator()
+			w.webhook("callcenter", nil)
+			got := w.eventually("callcenter", v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonForeignObject)
+			require.False(t, meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionReady))
+			w.get(object, "callcenter-receiver")
+			require.Equal(t, version, object.GetResourceVersion(), "it was not touched")
+		})
+	}
+}
+
+func TestDisabled(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	webhook := w.webhook("callcenter", nil)
+	w.healthy("callcenter")
+	w.get(webhook, "callcenter")
+	webhook.Spec.Enabled = ptr.To(false)
+	require.NoError(t, w.client.Update(t.Context(), webhook))
+	got := w.eventually("callcenter", v1alpha1.ConditionDisabled, metav1.ConditionTrue, v1alpha1.ReasonDisabled)
+	require.Nil(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady))
+	deployment := &appsv1.Deployment{}
+	w.get(deployment, "callcenter-receiver")
+	require.Zero(t, *deployment.Spec.Replicas)
+	claim := &corev1.PersistentVolumeClaim{}
+	w.get(claim, "callcenter-receiver")
+}
+
+func TestWhatIsNotImplementedIsSaid(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
+		p.Spec.Expose = &v1alpha1.Expose{Service: &v1alpha1.ExposeService{}}
+		p.Spec.Targets[0].Expression = "true"
+	})
+	got := w.eventually("callcenter", v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented)
+	message := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionNotImplemented).Message
+	require.Contains(t, message, "spec.expose")
+	require.Contains(t, message, "spec.targets[crm].expression")
+}
+
+func TestWrongTimeZoneStalls(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) { p.Spec.TimeZone = "Asia/Nowhere" })
+	w.eventually("callcenter", v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonInvalidSpec)
+}
+
+// TestRetainedClaimIsResumed: the claim has no owner, and a webhook made anew takes it.
+func TestRetainedClaimIsResumed(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	webhook := w.webhook("callcenter", nil)
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	claim := &corev1.PersistentVolumeClaim{}
+	w.get(claim, "callcenter-receiver")
+	require.Empty(t, claim.OwnerReferences)
+	uid := claim.UID
+
+	require.NoError(t, w.client.Delete(t.Context(), webhook))
+	for _, child := range []client.Object{&corev1.Service{}, &corev1.Secret{}, &appsv1.Deployment{}} { // no garbage collector runs here
+		w.get(child, "callcenter-receiver")
+		require.NoError(t, w.client.Delete(t.Context(), child))
+	}
+	w.webhook("callcenter", nil)
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	w.get(claim, "callcenter-receiver")
+	require.Equal(t, uid, claim.UID)
+}
+
+func TestDeletedClaimGoesWithTheWebhook(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
+		p.Spec.Journal = v1alpha1.Journal{Embedded: &v1alpha1.EmbeddedJournal{}, DeletionPolicy: v1alpha1.DeletionDelete}
+	})
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	claim := &corev1.PersistentVolumeClaim{}
+	w.get(claim, "callcenter-receiver")
+	require.Len(t, claim.OwnerReferences, 1)
+}
+
+func TestEmptyDirHasNoClaim(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
+		p.Spec.Journal = v1alpha1.Journal{Embedded: &v1alpha1.EmbeddedJournal{Storage: v1alpha1.EmbeddedStorage{EmptyDir: &v1alpha1.EmptyDir{}}}}
+	})
+	w.eventually("callcenter", v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonEmptyDir)
+	err := w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "callcenter-receiver"}, &corev1.PersistentVolumeClaim{})
+	require.True(t, apierrors.IsNotFound(err))
+}

@@ -1,0 +1,36 @@
+package render
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+)
+
+// NeedsClaim is whether the journal lies on a claim.
+func NeedsClaim(w *v1alpha1.PBXWebhook) bool {
+	e := w.Spec.Journal.Embedded
+	return e != nil && e.Storage.Claim != nil
+}
+
+// Claim is the disk of an embedded journal. It is the webhook's, and goes with it, only where
+// deletionPolicy is Delete.
+func Claim(w *v1alpha1.PBXWebhook) *corev1ac.PersistentVolumeClaimApplyConfiguration {
+	spec := w.Spec.Journal.Embedded.Storage.Claim
+	size := defaultClaim
+	if spec.Size != nil {
+		size = *spec.Size
+	}
+	claim := corev1ac.PersistentVolumeClaim(Name(w.Name), w.Namespace).
+		WithLabels(Labels(w)).
+		WithSpec(corev1ac.PersistentVolumeClaimSpec().
+			WithAccessModes(corev1.ReadWriteOnce).
+			WithResources(corev1ac.VolumeResourceRequirements().WithRequests(corev1.ResourceList{corev1.ResourceStorage: size})))
+	if spec.StorageClassName != nil {
+		claim.Spec.WithStorageClassName(*spec.StorageClassName)
+	}
+	if w.Spec.Journal.DeletionPolicy == v1alpha1.DeletionDelete {
+		claim.WithOwnerReferences(owner(w))
+	}
+	return claim
+}
