@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -39,17 +40,44 @@ func (r *Reconciler) applyDeployment(ctx context.Context, w *v1alpha1.PBXWebhook
 	return r.apply(ctx, w, live, desired, func() (any, error) { return appsv1ac.ExtractDeployment(live, FieldOwner) })
 }
 
-// apply makes a child what it should be, if it is not: what the operator owns of the live object,
-// which owned extracts from it, is compared with what it wants to own. So nothing is written when
-// nothing differs, also after a restart, and what somebody edited or deleted is restored.
+// apply makes a child what it should be, if it is not. What the operator owns of the live object,
+// which owned extracts from it, must be what it wants to own, and every list that it wants must have
+// nothing else in it. So nothing is written when nothing differs, also after a restart, and what
+// somebody edited or deleted is restored.
 func (r *Reconciler) apply(ctx context.Context, w *v1alpha1.PBXWebhook, live client.Object, desired runtime.ApplyConfiguration, owned func() (any, error)) error {
 	found, err := r.find(ctx, w, live)
 	if err != nil {
 		return err
 	}
-	if found {
-		same, err := equal(live, desired, owned)
-		if err != nil || same {
+	if !found {
+		return r.write(ctx, w, desired)
+	}
+	extracted, err := owned()
+	if err != nil {
+		return fmt.Errorf("read what is owned of %s: %w", live.GetName(), err)
+	}
+	want, err := asTyped(live, desired)
+	if err != nil {
+		return err
+	}
+	have, err := asTyped(live, extracted)
+	if err != nil {
+		return err
+	}
+	alone, err := covers(want, live)
+	if err != nil {
+		return err
+	}
+	if alone && equality.Semantic.DeepEqual(have, want) {
+		return nil
+	}
+	if !alone {
+		// a merge patch replaces lists as a whole; server-side apply would leave what others added
+		patch, err := json.Marshal(desired)
+		if err != nil {
+			return fmt.Errorf("write %s: %w", live.GetName(), err)
+		}
+		if err := r.Patch(ctx, live, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldOwner)); err != nil {
 			return err
 		}
 	}
@@ -117,38 +145,56 @@ func kindOf(o client.Object) string {
 	}
 }
 
-// equal is whether what the operator owns of a live object is what it wants to own. Both are read as
-// the object's own type, in which 1Gi and 1024Mi are the same.
-func equal(live client.Object, desired runtime.ApplyConfiguration, owned func() (any, error)) (bool, error) {
-	extracted, err := owned()
+// asTyped reads what is written of an object as its own type, in which 1Gi and 1024Mi are the same.
+func asTyped(live client.Object, written any) (client.Object, error) {
+	data, err := json.Marshal(written)
 	if err != nil {
-		return false, fmt.Errorf("read what is owned of %s: %w", live.GetName(), err)
+		return nil, fmt.Errorf("compare %s: %w", live.GetName(), err)
 	}
-	have, want := live.DeepCopyObject(), live.DeepCopyObject()
-	for _, pair := range []struct {
-		from any
-		to   runtime.Object
-	}{{extracted, have}, {desired, want}} {
-		data, err := json.Marshal(pair.from)
-		if err != nil {
-			return false, fmt.Errorf("compare %s: %w", live.GetName(), err)
-		}
-		empty(pair.to)
-		if err := json.Unmarshal(data, pair.to); err != nil {
-			return false, fmt.Errorf("compare %s: %w", live.GetName(), err)
-		}
+	typed := reflect.New(reflect.TypeOf(live).Elem()).Interface().(client.Object)
+	if err := json.Unmarshal(data, typed); err != nil {
+		return nil, fmt.Errorf("compare %s: %w", live.GetName(), err)
 	}
-	return equality.Semantic.DeepEqual(have, want), nil
+	return typed, nil
 }
 
-// empty makes an object new.
-func empty(o runtime.Object) {
-	switch o := o.(type) {
-	case *corev1.PersistentVolumeClaim:
-		*o = corev1.PersistentVolumeClaim{}
-	case *corev1.Service:
-		*o = corev1.Service{}
-	case *appsv1.Deployment:
-		*o = appsv1.Deployment{}
+// covers is whether an object has all that is wanted, and in each wanted list nothing else.
+func covers(want, have client.Object) (bool, error) {
+	wanted, err := runtime.DefaultUnstructuredConverter.ToUnstructured(want)
+	if err != nil {
+		return false, fmt.Errorf("compare %s: %w", have.GetName(), err)
+	}
+	found, err := runtime.DefaultUnstructuredConverter.ToUnstructured(have)
+	if err != nil {
+		return false, fmt.Errorf("compare %s: %w", have.GetName(), err)
+	}
+	return covered(wanted["spec"], found["spec"]), nil
+}
+
+func covered(want, have any) bool {
+	switch want := want.(type) {
+	case nil:
+		return true
+	case map[string]any:
+		found, _ := have.(map[string]any)
+		for key, value := range want {
+			if !covered(value, found[key]) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		found, _ := have.([]any)
+		if len(want) != len(found) {
+			return false
+		}
+		for i := range want {
+			if !covered(want[i], found[i]) {
+				return false
+			}
+		}
+		return true
+	default:
+		return reflect.DeepEqual(want, have)
 	}
 }

@@ -284,6 +284,7 @@ func TestFromNewToReady(t *testing.T) {
 		require.Empty(t, w.written())
 	})
 	t.Run("what somebody edits or deletes is restored", func(t *testing.T) {
+		defer w.quiet()
 		service := &corev1.Service{}
 		w.get(service, "callcenter-receiver")
 		service.Spec.Ports[0].Port = 81
@@ -291,11 +292,13 @@ func TestFromNewToReady(t *testing.T) {
 		deployment := &appsv1.Deployment{}
 		w.get(deployment, "callcenter-receiver")
 		deployment.Spec.Template.Spec.Containers[0].Image = "evil:latest"
+		deployment.Spec.Template.Spec.Containers = append(deployment.Spec.Template.Spec.Containers, corev1.Container{Name: "sidecar", Image: "evil:latest"})
 		require.NoError(t, w.client.Update(t.Context(), deployment))
 		require.Eventually(t, func() bool {
 			w.get(service, "callcenter-receiver")
 			w.get(deployment, "callcenter-receiver")
-			return service.Spec.Ports[0].Port == 80 && deployment.Spec.Template.Spec.Containers[0].Image == "pbxhook:test"
+			return service.Spec.Ports[0].Port == 80 && len(deployment.Spec.Template.Spec.Containers) == 1 &&
+				deployment.Spec.Template.Spec.Containers[0].Image == "pbxhook:test"
 		}, patience, 50*time.Millisecond)
 
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "callcenter-receiver"}}
