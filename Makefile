@@ -1,0 +1,59 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+IMG ?= pbxhook:dev
+IMAGE_TOOL ?= docker
+FUZZTIME ?= 60s
+TOOL := go tool -modfile=hack/tools/go.mod
+PACKAGES := $$(go list ./... | grep -v /test/e2e)
+BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w"
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## the main job on this machine: PBXs, a receiver, a target (ONCE=1: one round, then end)
+	go run ./cmd/pbxhook demo $(if $(ONCE),--once)
+
+.PHONY: test
+test: ## unit, golden, envtest and short fuzzing, with the race detector; gets its API server by itself
+	assets=$$(hack/envtest) && KUBEBUILDER_ASSETS=$$assets go test -race $(PACKAGES)
+	$(MAKE) --no-print-directory fuzz FUZZTIME=10s
+
+.PHONY: fuzz
+fuzz: ## every fuzzer for FUZZTIME
+	@for package in $(PACKAGES); do \
+	  for fuzzer in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "go test $$package -run ^$$ -fuzz ^$$fuzzer$$ -fuzztime $(FUZZTIME)"; \
+	    go test $$package -run '^$$' -fuzz "^$$fuzzer$$" -fuzztime $(FUZZTIME); \
+	  done; \
+	done
+
+.PHONY: generate
+generate: ## what is generated from the types and markers
+	$(TOOL) controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
+	$(TOOL) controller-gen crd:maxDescLen=400 paths=./api/... output:crd:dir=config/crd
+	$(TOOL) controller-gen rbac:roleName=pbxhook-operator paths=./controllers/... paths=./cmd/operator/... output:rbac:dir=config/rbac
+
+.PHONY: verify
+verify: ## generated files up to date, format, vet, lint
+	hack/verify-generated
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [[ -z $$unformatted ]] || { echo "run gofmt -w on:" $$unformatted; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	$(TOOL) golangci-lint-kube-api-linter run ./...
+
+.PHONY: build
+build: ## bin/operator, bin/receiver, bin/pbxhook, static
+	for command in operator receiver pbxhook; do $(BUILD) -o bin/$$command ./cmd/$$command; done
+
+.PHONY: image
+image: ## the one image, in dist/image.tar (IMG=name:tag, IMAGE_TOOL=docker or buildah)
+	IMG=$(IMG) hack/image $(IMAGE_TOOL)
+
+.PHONY: e2e
+e2e: ## end-to-end tests against the current KUBECONFIG; the image $(IMG) is loaded already
+	IMG=$(IMG) go test -count=1 -timeout 20m -v ./test/e2e/...
