@@ -11,8 +11,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pbxhook/pbxhook/api/statusz"
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
 )
 
@@ -21,8 +23,8 @@ const (
 	maxReport  = 1 << 20 // bytes of a receiver's answer
 )
 
-// Asker asks a receiver pod how it fares.
-type Asker func(ctx context.Context, podIP string) (*statusz.Report, error)
+// Asker asks the receiver at an address, of a pod or a Service, how it fares.
+type Asker func(ctx context.Context, ip string) (*statusz.Report, error)
 
 // receivers is what the receivers of a webhook said.
 type receivers struct {
@@ -30,6 +32,7 @@ type receivers struct {
 	available   int             // pods that take requests
 	behind      map[string]bool // those that run another configuration, by pod name
 	unreachable int
+	unrouted    bool   // the Service does not lead to a receiver, though one is available
 	refused     string // why one cannot use the configuration
 	report      *statusz.Webhook
 }
@@ -64,6 +67,16 @@ func (r *Reconciler) ask(ctx context.Context, hash string, pods []corev1.Pod) re
 	return answers
 }
 
+// askService asks by way of the Service, as the PBX will: nodes take a moment to learn of a new pod.
+func (r *Reconciler) askService(ctx context.Context, w *v1alpha1.PBXWebhook) error {
+	service := &corev1.Service{}
+	if err := r.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: render.Name(w.Name)}, service); err != nil {
+		return fmt.Errorf("read the receiver's Service: %w", err)
+	}
+	_, err := r.Ask(ctx, service.Spec.ClusterIP)
+	return err
+}
+
 func isReady(pod *corev1.Pod) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {
@@ -73,11 +86,12 @@ func isReady(pod *corev1.Pod) bool {
 	return false
 }
 
-// AskPods asks receivers at their pod's address.
-func AskPods() Asker {
-	c := &http.Client{Timeout: askTimeout}
-	return func(ctx context.Context, podIP string) (*statusz.Report, error) {
-		url := "http://" + net.JoinHostPort(podIP, strconv.Itoa(render.MetricsPort)) + "/statusz"
+// AskReceivers asks receivers over HTTP, each time anew: a connection that is kept would hide that
+// the next one fails.
+func AskReceivers() Asker {
+	c := &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	return func(ctx context.Context, ip string) (*statusz.Report, error) {
+		url := "http://" + net.JoinHostPort(ip, strconv.Itoa(render.MetricsPort)) + "/statusz"
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return nil, fmt.Errorf("ask the receiver: %w", err)

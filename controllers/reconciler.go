@@ -154,6 +154,11 @@ func (r *Reconciler) observe(ctx context.Context, webhook *v1alpha1.PBXWebhook, 
 	}
 	seen.pods = pods.Items
 	seen.receivers = r.ask(ctx, seen.configuration.hash, pods.Items)
+	if seen.receivers.available > 0 && r.Ask != nil {
+		if err := r.askService(ctx, webhook); err != nil {
+			seen.receivers.unrouted = true
+		}
+	}
 	return r.nudge(ctx, seen)
 }
 
@@ -189,7 +194,7 @@ func (o *observation) again(err error) time.Duration {
 		return 0 // the queue's own backoff
 	case o.receivers.unreachable > 0:
 		return pollRetry
-	case o.receivers.available > 0 && len(o.receivers.behind) > 0:
+	case o.receivers.available > 0 && (len(o.receivers.behind) > 0 || o.receivers.unrouted):
 		return pollSoon
 	default:
 		return pollHealthy

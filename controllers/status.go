@@ -204,6 +204,10 @@ func (s *conditions) credentials(c configuration) {
 }
 
 func (s *conditions) receiver(seen observation) {
+	if seen.receivers.unrouted && seen.receivers.unreachable == 0 {
+		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "the Service does not lead to the receiver yet")
+		return
+	}
 	if seen.receivers.available > 0 {
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "a receiver takes requests")
 		return

@@ -247,6 +247,7 @@ const (
 
 // Credentials say how the PBX shows that it is the PBX.
 //
+// +kubebuilder:validation:MinProperties=1
 // +kubebuilder:validation:XValidation:rule="has(self.secretRef) != has(self.anonymous)",message="exactly one of secretRef and anonymous must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.tokenName) || has(self.secretRef)",fieldPath=".tokenName",message="tokenName needs secretRef: the token is read from that Secret"
 type Credentials struct {

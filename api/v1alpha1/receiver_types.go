@@ -49,17 +49,17 @@ type Resources struct {
 //
 // +kubebuilder:validation:MinProperties=1
 type ResourceList struct {
-	// cpu, such as 50m.
+	// cpu time in cores, such as 50m.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 50m"
 	CPU *resource.Quantity `json:"cpu,omitempty"`
 
-	// memory, such as 64Mi.
+	// memory in bytes, such as 64Mi.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 64Mi"
 	Memory *resource.Quantity `json:"memory,omitempty"`
 
-	// ephemeral-storage, such as 1Gi.
+	// ephemeral-storage in bytes, such as 1Gi.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 1Gi"
 	EphemeralStorage *resource.Quantity `json:"ephemeral-storage,omitempty"`

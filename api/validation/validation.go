@@ -8,6 +8,7 @@ package validation
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -96,12 +97,12 @@ func (v *Validator) judge(ctx context.Context, object, old *unstructured.Unstruc
 		errs = append(errs, schemavalidation.ValidateCustomResource(nil, content, v.schema)...)
 	}
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, v.structural, content)...)
-	if len(errs) > 0 { // as the API server: rules are judged only on what fits the schema
-		return nil, errs
+	if !slices.ContainsFunc(errs, blocksRules) {
+		ruleErrs, _ := v.rules.Validate(ctx, nil, v.structural, content, before, celconfig.RuntimeCELCostBudget)
+		errs = append(errs, ruleErrs...)
 	}
-	ruleErrs, _ := v.rules.Validate(ctx, nil, v.structural, content, before, celconfig.RuntimeCELCostBudget)
-	if len(ruleErrs) > 0 {
-		return nil, ruleErrs
+	if len(errs) > 0 {
+		return nil, errs
 	}
 
 	webhook := &v1alpha1.PBXWebhook{}
@@ -109,6 +110,17 @@ func (v *Validator) judge(ctx context.Context, object, old *unstructured.Unstruc
 		return nil, field.ErrorList{field.InternalError(nil, fmt.Errorf("what the schema accepted does not decode: %w", err))}
 	}
 	return webhook, nil
+}
+
+// blocksRules is whether an error keeps the API server from judging rules at all: they would fail on
+// what is not there, or is not what they take it for.
+func blocksRules(err *field.Error) bool {
+	switch err.Type {
+	case field.ErrorTypeNotSupported, field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid:
+		return true
+	default:
+		return false
+	}
 }
 
 func namespaced(content map[string]any) *unstructured.Unstructured {

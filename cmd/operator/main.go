@@ -75,7 +75,7 @@ func run(o options) error {
 		Receiver: render.Receiver{Image: o.image},
 	}
 	if o.poll {
-		reconciler.Ask = controllers.AskPods()
+		reconciler.Ask = controllers.AskReceivers()
 	}
 	if err := reconciler.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the controller: %w", err)

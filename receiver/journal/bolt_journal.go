@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 var _ Journal = (*Bolt)(nil)
@@ -187,7 +188,7 @@ func (b *Bolt) view(read func(tx *bbolt.Tx) error) (err error) {
 		}
 	}()
 	err = b.db.View(read)
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed
 	}
 	return err

@@ -64,7 +64,7 @@ func RepeatKey(e *event.Event, r *event.Request) (key [16]byte, ok bool) {
 	}
 	hash := sha256.New()
 	for _, part := range []string{r.Method, r.Path, r.Query, e.ID} {
-		fmt.Fprintf(hash, "%d:%s", len(part), part)
+		hash.Write(fmt.Appendf(nil, "%d:%s", len(part), part))
 	}
 	hash.Write(r.Body)
 	copy(key[:], hash.Sum(nil))
