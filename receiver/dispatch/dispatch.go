@@ -193,9 +193,9 @@ func (w *work) configure() {
 func (w *work) run(ctx, attempts context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	appended := w.journal.Appended() // before reading, so that nothing slips in between
 	w.more = true
 	for ctx.Err() == nil {
-		appended := w.journal.Appended() // before reading, so that nothing slips in between
 		w.fill()
 		w.start(attempts)
 		w.report()
@@ -204,7 +204,7 @@ func (w *work) run(ctx, attempts context.Context) {
 		case r := <-w.results:
 			w.settle(r)
 		case <-appended:
-			w.more = true
+			appended, w.more = w.journal.Appended(), true
 		case <-timer.C:
 		case <-w.configNew:
 			w.configure()
