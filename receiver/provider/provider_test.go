@@ -3,8 +3,6 @@ package provider_test
 import (
 	"bufio"
 	"encoding/json"
-	"flag"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -21,9 +19,8 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/provider/simotel"
 	"github.com/pbxhook/pbxhook/receiver/provider/voipstudio"
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+	"github.com/pbxhook/pbxhook/test/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // sample is a line of testdata/samples.jsonl: a request as published or captured, and what must
 // become of it.
@@ -82,12 +79,12 @@ func TestSamples(t *testing.T) {
 			require.Equal(t, s.WantCall, e.CallID())
 			got, err := json.MarshalIndent(e, "", "  ")
 			require.NoError(t, err)
-			golden(t, filepath.Join("testdata", "golden", s.Name+".json"), append(got, '\n'))
+			golden.Equal(t, "golden/"+s.Name+".json", append(got, '\n'))
 		})
 	}
 }
 
-// TestEverySample: each event that a provider's panel offers is shown by a sample, so that no
+// TestEveryEventHasASample: each event that a provider's panel offers is shown by a sample, so that no
 // mapping goes untried.
 func TestEveryEventHasASample(t *testing.T) {
 	shown := map[string]bool{}
@@ -201,15 +198,4 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
-}
-
-func golden(t *testing.T, path string, got []byte) {
-	t.Helper()
-	if *update {
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, got, 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err, "run with -update to make it")
-	require.Equal(t, string(want), string(got), fmt.Sprintf("%s; run with -update if this is meant", path))
 }

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pbxhook/pbxhook/test/testenv"
+)
+
+// TestMain lets this binary be pbxhook itself, for tests that need a process to kill.
+func TestMain(m *testing.M) {
+	if os.Getenv("BE_PBXHOOK") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const patience = 30 * time.Second
+
+func run(t *testing.T, stdin string, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := root()
+	cmd.SetArgs(args)
+	cmd.SetIn(strings.NewReader(stdin))
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestDecode(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args             []string
+		body, kind, call string
+	}{
+		"Simotel by query": {[]string{"simotel", "--version", "Rest4", "--method", "GET", "--path", "/NewState", "--query", "exten=991&state=Idle&cuid=1.2"}, "", "io.pbxhook.extension.state", "1.2"},
+		"VoIPstudio":       {[]string{"VoIPstudio", "--content-type", "application/json"}, `{"event_name":"call.missed","call_id":7}`, "io.pbxhook.call.missed", "7"},
+		"Acefone":          {[]string{"acefone", "--path", "/call-hangup", "--time-zone", "Asia/Kolkata", "--region", "IN"}, `call_id=1.2&end_stamp=2026-07-11+21:13:52`, "io.pbxhook.call.ended", "1.2"},
+		"not decodable":    {[]string{"simotel"}, `{"a`, "io.pbxhook.unparsed", ""},
+		"nothing":          {[]string{"acefone"}, ``, "io.pbxhook.unparsed", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := run(t, tc.body, append([]string{"decode"}, tc.args...)...)
+			require.NoError(t, err)
+			require.Equal(t, 1, strings.Count(strings.TrimSpace(out), "\n")+1, "one JSON object")
+			var ce struct{ Type, Subject string }
+			require.NoError(t, json.Unmarshal([]byte(out), &ce))
+			require.Equal(t, tc.kind, ce.Type)
+			require.Equal(t, tc.call, ce.Subject)
+		})
+	}
+	for _, args := range [][]string{{"decode", "twilio"}, {"decode", "simotel", "--time-zone", "Mars/Base"}, {"decode"}} {
+		_, err := run(t, "", args...)
+		require.Error(t, err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	const webhook = "apiVersion: pbxhook.io/v1alpha1\nkind: PBXWebhook\nmetadata: {name: a}\nspec:\n  provider: Simotel\n  credentials: {secretRef: {name: pbx}}\n  targets: [{name: crm, url: \"http://crm/\"%s}]\n"
+	for name, tc := range map[string]struct{ text, want, fails string }{
+		"good":            {fmt.Sprintf(webhook, "") + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: pbx}\nstringData: {token: t}\n", "default/a: ok", ""},
+		"no Secret here":  {fmt.Sprintf(webhook, ""), "note: spec.credentials.secretRef: Secret pbx is not in these files", ""},
+		"incomplete":      {fmt.Sprintf(webhook, "") + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: pbx}\nstringData: {username: t}\n", "has a username and no password", "not all manifests are good"},
+		"against a rule":  {fmt.Sprintf(webhook, ", template: x"), "", "template goes with format Template"},
+		"unknown field":   {fmt.Sprintf(webhook, ", tiemout: 1s"), "", "unknown field"},
+		"wrong time zone": {fmt.Sprintf(webhook, "") + "  timeZone: Asia/Nowhere\n", "expected an IANA time zone", "not all manifests are good"},
+		"not implemented": {fmt.Sprintf(webhook, ", expression: \"true\""), "targets[crm].expression is not implemented", ""},
+		"no webhook":      {"apiVersion: v1\nkind: Secret\nmetadata: {name: pbx}\n", "", "expected a PBXWebhook"},
+		"not YAML":        {"{", "", "not YAML"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "w.yaml")
+			require.NoError(t, os.WriteFile(file, []byte(tc.text), 0o600))
+			out, err := run(t, "", "check", "-f", file)
+			if tc.fails == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, tc.fails)
+			}
+			require.Contains(t, out, tc.want)
+		})
+	}
+	samples, err := run(t, "", "check", "-f", filepath.Join(testenv.Root(), "config", "samples", "simotel.yaml"),
+		"-f", filepath.Join(testenv.Root(), "config", "samples", "voipstudio.yaml"), "-f", filepath.Join(testenv.Root(), "config", "samples", "acefone.yaml"))
+	require.NoError(t, err, samples)
+}
+
+func TestDemoOnce(t *testing.T) {
+	out, err := run(t, "", "demo", "--once")
+	require.NoError(t, err, out)
+	for _, provider := range []string{"Simotel", "VoIPstudio", "Acefone"} {
+		require.Contains(t, out, provider)
+	}
+	require.Equal(t, 3, strings.Count(out, "yes"), out)
+}
+
+// process is a `pbxhook run` of its own.
+type process struct {
+	*exec.Cmd
+	address string
+}
+
+func start(t *testing.T, file, data string) *process {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &process{address: listener.Addr().String()}
+	require.NoError(t, listener.Close())
+	p.Cmd = exec.Command(os.Args[0], "run", "-f", file, "--data-dir", data, "--listen", p.address, "--admin", "", "--metrics", "")
+	p.Env = append(os.Environ(), "BE_PBXHOOK=1")
+	p.Stderr = os.Stderr
+	require.NoError(t, p.Start())
+	t.Cleanup(func() { _ = p.Process.Kill(); _ = p.Wait() }) // when it was not ended before
+	require.Eventually(t, func() bool {
+		response, err := http.Get("http://" + p.address + "/")
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err == nil
+	}, patience, 20*time.Millisecond)
+	return p
+}
+
+// TestNothingAnsweredIsLost: kill -9 right after 1,000 events were answered 202 with the target down.
+func TestNothingAnsweredIsLost(t *testing.T) {
+	var mu sync.Mutex
+	got := map[string][]int{} // numbers of a call's events, in order of arrival
+	var count int
+	target := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var ce struct {
+			Subject string
+			Data    struct{ Payload struct{ N int } }
+		}
+		if body, err := io.ReadAll(r.Body); err == nil && json.Unmarshal(body, &ce) == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			got[ce.Subject] = append(got[ce.Subject], ce.Data.Payload.N)
+			count++
+		}
+	}))
+	defer target.Close()
+	address := target.Listener.Addr().String()
+	require.NoError(t, target.Listener.Close()) // down
+
+	folder := t.TempDir()
+	file := filepath.Join(folder, "w.yaml")
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
+apiVersion: pbxhook.io/v1alpha1
+kind: PBXWebhook
+metadata: {name: callcenter}
+spec:
+  provider: Simotel
+  credentials: {anonymous: {}}
+  targets: [{name: crm, url: "http://%s/", retry: {initialDelay: 50ms}}]
+`, address), 0o600))
+
+	p := start(t, file, filepath.Join(folder, "data"))
+	var wg sync.WaitGroup
+	for call := range 20 { // each call's events one after the other, calls side by side
+		wg.Go(func() {
+			for n := range 50 {
+				body := fmt.Sprintf(`{"event_name":"Cdr","unique_id":"%d.1","n":%d}`, call, n)
+				response, err := http.Post("http://"+p.address+"/hooks/default/callcenter", "application/json", strings.NewReader(body))
+				if err != nil || response.StatusCode != http.StatusAccepted {
+					t.Errorf("event %d of call %d: %v %v", n, call, response, err)
+					return
+				}
+				_ = response.Body.Close()
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, p.Process.Signal(syscall.SIGKILL))
+	_ = p.Wait()
+
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address) // up
+	require.NoError(t, err)
+	target.Listener = listener
+	target.Start()
+	again := start(t, file, filepath.Join(folder, "data"))
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return count >= 1000
+	}, patience, 20*time.Millisecond)
+	require.NoError(t, again.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, again.Wait(), "SIGTERM ends it well")
+	mu.Lock()
+	defer mu.Unlock()
+	require.Len(t, got, 20)
+	for call, numbers := range got {
+		require.Len(t, numbers, 50, call)
+		for i, n := range numbers {
+			require.Equal(t, i, n, "call %s in order", call)
+		}
+	}
+}
+
+func TestSend(t *testing.T) {
+	var got *http.Request
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r
+		if _, password, _ := r.BasicAuth(); password != "right" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer server.Close()
+	to := strings.Replace(server.URL, "http://", "http://pbx:right@", 1)
+	_, err := run(t, "", "send", "simotel", "newstate", "--to", to+"/hooks/a/b", "--version", "Rest3", "--method", "get", "--set", "exten=5", "--call", "1.2")
+	require.NoError(t, err)
+	require.Equal(t, "/hooks/a/b/NewState", got.URL.Path)
+	require.Equal(t, "5", got.URL.Query().Get("exten"))
+	require.Equal(t, "1.2", got.URL.Query().Get("unique_id"))
+	_, err = run(t, "", "send", "simotel", "NewState", "--to", server.URL)
+	require.ErrorContains(t, err, "401")
+	_, err = run(t, "", "send", "simotel", "Dance", "--to", server.URL)
+	require.ErrorContains(t, err, "expected one of")
+	_, err = run(t, "", "send", "simotel", "Cdr", "--to", server.URL, "--set", "nonsense")
+	require.ErrorContains(t, err, "name=value")
+}

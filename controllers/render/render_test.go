@@ -1,0 +1,124 @@
+package render_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/ptr"
+	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/controllers/render"
+	"github.com/pbxhook/pbxhook/test/golden"
+)
+
+const minimal = `
+metadata: {name: callcenter, namespace: crm, uid: 1fce8de8}
+spec:
+  provider: Simotel
+  credentials: {secretRef: {name: pbx}}
+  targets: [{name: crm, url: "https://crm.example.com/hooks"}]
+  journal: {embedded: {storage: {claim: {size: 2Gi}}}}
+`
+
+const full = `
+metadata: {name: callcenter, namespace: crm, uid: 1fce8de8}
+spec:
+  provider: Simotel
+  enabled: false
+  credentials: {secretRef: {name: pbx}, tokenName: X-API-Key}
+  targets:
+  - name: crm
+    service: {name: crm, port: 8080, path: /hooks}
+    auth: {basic: {secretRef: {name: crm}}}
+    headers: [{name: X-Key, valueFrom: {secretKeyRef: {name: crm, key: api-key}}}]
+    tls: {ca: {configMapKeyRef: {name: ca, key: ca.crt}}}
+  journal: {deletionPolicy: Delete, embedded: {storage: {claim: {storageClassName: fast, size: 5Gi}}}}
+  receiver:
+    resources: {limits: {memory: 128Mi}, requests: {cpu: 50m}}
+    pod:
+      labels: {team: voice}
+      annotations: {example.com/a: b}
+      nodeSelector: {kubernetes.io/os: linux}
+      tolerations: [{key: voice, operator: Exists, effect: NoSchedule}]
+      affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: In, values: [ssd]}]}]}}}
+      priorityClassName: high
+      imagePullSecrets: [{name: pull}]
+`
+
+func parse(t *testing.T, text string) *v1alpha1.PBXWebhook {
+	t.Helper()
+	w := &v1alpha1.PBXWebhook{}
+	require.NoError(t, sigsyaml.UnmarshalStrict([]byte(text), w))
+	return w
+}
+
+func values() render.Values {
+	return render.Values{
+		"Secret/pbx":   {"username": []byte("u"), "password": []byte("p"), "unrelated": []byte("left out")},
+		"Secret/crm":   {"username": []byte("cu"), "password": []byte("cp"), "api-key": []byte("k")},
+		"ConfigMap/ca": {"ca.crt": []byte("PEM")},
+	}
+}
+
+func TestObjects(t *testing.T) {
+	emptyDir := strings.Replace(minimal, "claim: {size: 2Gi}", "emptyDir: {}", 1)
+	for name, text := range map[string]string{"minimal": minimal, "full": full, "emptydir": emptyDir} {
+		t.Run(name, func(t *testing.T) {
+			w := parse(t, text)
+			deployment, err := render.Deployment(w, render.Receiver{Image: "pbxhook:dev"})
+			require.NoError(t, err)
+			objects := map[string]any{"deployment": deployment, "service": render.Service(w)}
+			if render.NeedsClaim(w) {
+				objects["claim"] = render.Claim(w)
+			}
+			manifest, err := render.Manifest(w, values())
+			require.NoError(t, err)
+			golden.Equal(t, name+"/manifest.yaml", manifest)
+			objects["secret"] = render.Secret(w, []byte("see manifest.yaml"))
+			for kind, object := range objects {
+				data, err := sigsyaml.Marshal(object)
+				require.NoError(t, err)
+				golden.Equal(t, name+"/"+kind+".yaml", data)
+			}
+		})
+	}
+}
+
+func TestManifestCarriesWhatIsReferredToAndNoMore(t *testing.T) {
+	manifest, err := render.Manifest(parse(t, full), values())
+	require.NoError(t, err)
+	got, err := render.ReadValues(manifest)
+	require.NoError(t, err)
+	want := values()
+	delete(want["Secret/pbx"], "unrelated")
+	require.Equal(t, want, got)
+}
+
+// TestPodsDoNotRollForWhatIsReloaded: a pod template that changed would start a pod.
+func TestPodsDoNotRollForWhatIsReloaded(t *testing.T) {
+	before, err := render.Deployment(parse(t, minimal), render.Receiver{Image: "a"})
+	require.NoError(t, err)
+	w := parse(t, minimal)
+	w.Spec.Targets[0].URL = "http://another"
+	w.Spec.TimeZone = "Asia/Tehran"
+	w.Spec.Credentials = v1alpha1.Credentials{Anonymous: &v1alpha1.Anonymous{}}
+	after, err := render.Deployment(w, render.Receiver{Image: "a"})
+	require.NoError(t, err)
+	require.Equal(t, before.Spec.Template, after.Spec.Template)
+}
+
+// TestConfigurationDoesNotChangeForWhatThePodHas: nor the other way round.
+func TestConfigurationDoesNotChangeForWhatThePodHas(t *testing.T) {
+	before, err := render.Manifest(parse(t, minimal), values())
+	require.NoError(t, err)
+	w := parse(t, minimal)
+	w.Spec.Enabled = ptr.To(false)
+	w.Spec.Receiver.Resources = &v1alpha1.Resources{Limits: &v1alpha1.ResourceList{CPU: ptr.To(resource.MustParse("1"))}}
+	w.Spec.Journal.Embedded.Storage.Claim.Size = ptr.To(resource.MustParse("9Gi"))
+	after, err := render.Manifest(w, values())
+	require.NoError(t, err)
+	require.Equal(t, string(before), string(after))
+}

@@ -1,0 +1,148 @@
+package deliver_test
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pbxhook/pbxhook/receiver/deliver"
+	"github.com/pbxhook/pbxhook/receiver/dispatch"
+	"github.com/pbxhook/pbxhook/receiver/render"
+)
+
+func options() deliver.Options {
+	return deliver.Options{Timeout: 5 * time.Second, Connections: 2, AllowLoopback: true}
+}
+
+func attempt(t *testing.T, o deliver.Options, url string) dispatch.Outcome {
+	t.Helper()
+	d, err := deliver.New(o)
+	require.NoError(t, err)
+	defer d.Close()
+	return d.Deliver(context.Background(), "evt_1", &render.Request{Method: "POST", URL: url, Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte("hello")})
+}
+
+func TestVerdicts(t *testing.T) {
+	for code, want := range map[int]dispatch.Outcome{
+		200: {Result: dispatch.Delivered}, 204: {Result: dispatch.Delivered}, 299: {Result: dispatch.Delivered},
+		301: {Result: dispatch.Retry}, 307: {Result: dispatch.Retry},
+		400: {Result: dispatch.Refused}, 401: {Result: dispatch.Retry}, 403: {Result: dispatch.Retry}, 404: {Result: dispatch.Retry},
+		408: {Result: dispatch.Retry}, 409: {Result: dispatch.Retry}, 410: {Result: dispatch.Refused}, 422: {Result: dispatch.Refused},
+		429: {Result: dispatch.Retry, Unavailable: true}, 500: {Result: dispatch.Retry}, 501: {Result: dispatch.Retry},
+		502: {Result: dispatch.Retry, Unavailable: true}, 503: {Result: dispatch.Retry, Unavailable: true}, 504: {Result: dispatch.Retry, Unavailable: true},
+	} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", "/elsewhere")
+				w.Header().Set("Retry-After", "7")
+				w.WriteHeader(code)
+			}))
+			defer server.Close()
+			got := attempt(t, options(), server.URL+"/here?secret=1")
+			require.Equal(t, want.Result, got.Result)
+			require.Equal(t, want.Unavailable, got.Unavailable)
+			require.True(t, got.Answered)
+			require.Equal(t, code, got.Status)
+			if want.Result != dispatch.Delivered {
+				require.Equal(t, fmt.Sprintf("%d from the target", code), got.Reason)
+				require.Equal(t, 7*time.Second, got.RetryAfter)
+			}
+		})
+	}
+}
+
+func TestNoAnswer(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then the server notices that the client went
+		<-r.Context().Done()
+	}))
+	defer silent.Close()
+	breaks := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer breaks.Close()
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secure.Close()
+	for name, tc := range map[string]struct{ url, want string }{
+		"refused":        {closed.URL, "connection refused"},
+		"time-out":       {silent.URL, "no answer from the target in time"},
+		"closed early":   {breaks.URL, "closed the connection without an answer"},
+		"unknown issuer": {secure.URL, "signed by an unknown authority"},
+		"no such host":   {"http://nowhere.invalid/", "look up the target's name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options()
+			o.Timeout = 500 * time.Millisecond
+			got := attempt(t, o, tc.url+"?token=hush")
+			require.Equal(t, dispatch.Retry, got.Result)
+			require.True(t, got.Unavailable)
+			require.False(t, got.Answered)
+			require.Contains(t, got.Reason, tc.want)
+			require.NotContains(t, got.Reason, "hush")
+		})
+	}
+}
+
+func TestWhatATargetGets(t *testing.T) {
+	var got *http.Request
+	var body []byte
+	server := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		got = r
+		body, _ = io.ReadAll(r.Body)
+	}))
+	defer server.Close()
+	o := options()
+	o.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	o.Headers = http.Header{"X-Tenant": {"7"}}
+	o.Bearer = "token"
+	o.Signing = []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"}
+	require.Equal(t, dispatch.Delivered, attempt(t, o, server.URL).Result)
+	require.Equal(t, "hello", string(body))
+	require.Equal(t, "7", got.Header.Get("X-Tenant"))
+	require.Equal(t, "Bearer token", got.Header.Get("Authorization"))
+	require.Equal(t, "text/plain", got.Header.Get("Content-Type"))
+	require.Equal(t, "evt_1", got.Header.Get("Webhook-Id"))
+	for _, secret := range o.Signing { // by the standard's own library
+		verifier, err := standardwebhooks.NewWebhook(secret)
+		require.NoError(t, err)
+		require.NoError(t, verifier.Verify(body, got.Header))
+	}
+
+	o.Bearer, o.BasicUser, o.BasicPass = "", "u", "p"
+	require.Equal(t, dispatch.Delivered, attempt(t, o, server.URL).Result)
+	user, password, ok := got.BasicAuth()
+	require.True(t, ok)
+	require.Equal(t, "u:p", user+":"+password)
+}
+
+func TestOptionsThatCannotBeUsed(t *testing.T) {
+	for want, change := range map[string]func(*deliver.Options){
+		"tls.ca":              func(o *deliver.Options) { o.CA = []byte("no") },
+		"tls.clientSecretRef": func(o *deliver.Options) { o.Certificate = []byte("no") },
+		"signing":             func(o *deliver.Options) { o.Signing = []string{"whsec_!hush!"} },
+	} {
+		o := options()
+		change(&o)
+		_, err := deliver.New(o)
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), "hush")
+	}
+}
+
+func TestForbiddenAddresses(t *testing.T) {
+	for _, address := range []string{"127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:169.254.169.254]", "[::ffff:127.0.0.1]", "0.0.0.0", "224.0.0.1", "[fe80::1]", "localhost"} {
+		o := options()
+		o.AllowLoopback = false
+		got := attempt(t, o, "http://"+address+":1/")
+		require.Equal(t, dispatch.Retry, got.Result)
+		require.Contains(t, got.Reason, "is not allowed", address)
+	}
+}
