@@ -84,10 +84,11 @@ func (r *Reconciler) apply(ctx context.Context, w *v1alpha1.PBXWebhook, live cli
 	return r.write(ctx, w, desired)
 }
 
-// write applies an object. What the API server finds invalid is for somebody to mend.
+// write applies an object. What the API server finds invalid, or forbids (a claim that its class does
+// not let grow), is for somebody to mend.
 func (r *Reconciler) write(ctx context.Context, w *v1alpha1.PBXWebhook, desired runtime.ApplyConfiguration) error {
 	err := r.Apply(ctx, desired, client.FieldOwner(FieldOwner), client.ForceOwnership)
-	if apierrors.IsInvalid(err) {
+	if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
 		return &stalledError{reason: v1alpha1.ReasonApplyFailed, message: fmt.Sprintf("the API server refused an object of %s: %v", render.Name(w.Name), err)}
 	}
 	return err

@@ -144,9 +144,12 @@ func (r *Receiver) pending() int64 {
 func (r *Receiver) reload(ctx context.Context) error {
 	manifests, err := r.options.Load()
 	hash := ""
-	if err == nil {
+	if manifests != nil {
 		hash = manifests.Hash
+	}
+	if err == nil {
 		if r.config != nil && r.config.Hash == hash {
+			r.unrefuse()
 			return nil
 		}
 		err = r.apply(ctx, manifests)
@@ -161,9 +164,19 @@ func (r *Receiver) reload(ctx context.Context) error {
 	if r.config == nil {
 		return err
 	}
-	r.refused = &refusal{hash: hash, reason: err.Error()}
-	r.log.Error("configuration refused, the last good one stays in force", "hash", hash, "error", err)
+	now := refusal{hash: hash, reason: err.Error()}
+	if r.refused == nil || *r.refused != now { // said once
+		r.log.Error("configuration refused, the last good one stays in force", "hash", hash, "error", err)
+	}
+	r.refused = &now
 	return nil
+}
+
+// unrefuse forgets a refused configuration that was taken back.
+func (r *Receiver) unrefuse() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = nil
 }
 
 func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/pbxhook/pbxhook/receiver/config"
 )
 
 // settleTime is how long a change is left to settle: the kubelet swaps a mounted Secret by several
@@ -38,8 +40,10 @@ func (r *Receiver) watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-watcher.Events:
-			timer.Reset(settleTime)
+		case change := <-watcher.Events:
+			if r.concerns(change.Name) {
+				timer.Reset(settleTime)
+			}
 			continue
 		case err := <-watcher.Errors:
 			r.log.Warn("a change of the configuration may have been missed", "error", err)
@@ -52,4 +56,20 @@ func (r *Receiver) watch(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// concerns is whether a change in a watched folder is one of the configuration, and not of a file that
+// merely lies beside it.
+func (r *Receiver) concerns(changed string) bool {
+	changed = filepath.Clean(changed)
+	if filepath.Base(changed) == "..data" { // what the kubelet swaps
+		return true
+	}
+	for _, path := range r.options.Watch {
+		path = filepath.Clean(path)
+		if changed == path || (filepath.Dir(changed) == path && config.IsManifest(changed)) {
+			return true
+		}
+	}
+	return false
 }

@@ -68,13 +68,10 @@ func runCommand() *cobra.Command {
 func loader(judge *validation.Validator, files []string) func() (*config.Manifests, error) {
 	return func() (*config.Manifests, error) {
 		manifests, err := config.Load(files, func(d config.Document) (*v1alpha1.PBXWebhook, error) { return admit(judge, d) })
-		if err != nil {
-			return nil, err
+		if err == nil && len(manifests.Webhooks) == 0 {
+			err = fmt.Errorf("expected a PBXWebhook in %s, got none", strings.Join(files, ", "))
 		}
-		if len(manifests.Webhooks) == 0 {
-			return nil, fmt.Errorf("expected a PBXWebhook in %s, got none", strings.Join(files, ", "))
-		}
-		return manifests, nil
+		return manifests, err
 	}
 }
 

@@ -46,33 +46,35 @@ type Document struct {
 
 // Load reads files; a folder stands for the .yaml, .yml and .json files in it. finish turns one
 // written PBXWebhook into a webhook with defaults, and may refuse it; nil takes it as it stands.
+// With an error, what is returned has the hash alone, if the files could be read.
 func Load(paths []string, finish func(Document) (*v1alpha1.PBXWebhook, error)) (*Manifests, error) {
 	files, err := expand(paths)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manifests{values: map[string]map[string][]byte{}}
+	texts := make([][]byte, len(files))
 	hash := sha256.New()
-	for _, file := range files {
-		data, err := readBounded(file)
-		if err != nil {
+	for i, file := range files {
+		if texts[i], err = readBounded(file); err != nil {
 			return nil, err
 		}
-		hash.Write(data)
-		if err := m.add(file, data); err != nil {
-			return nil, err
+		hash.Write(texts[i])
+	}
+	m := &Manifests{values: map[string]map[string][]byte{}, Hash: hex.EncodeToString(hash.Sum(nil))}
+	for i, file := range files {
+		if err := m.add(file, texts[i]); err != nil {
+			return &Manifests{Hash: m.Hash}, err
 		}
 	}
-	m.Hash = hex.EncodeToString(hash.Sum(nil))
 	seen := map[string]bool{}
 	for _, document := range m.Documents {
 		webhook, err := finishOne(document, finish)
 		if err != nil {
-			return nil, err
+			return &Manifests{Hash: m.Hash}, err
 		}
 		id := webhook.Namespace + "/" + webhook.Name
 		if seen[id] {
-			return nil, fmt.Errorf("%s: PBXWebhook %s stands there twice: rename or remove one", document.File, id)
+			return &Manifests{Hash: m.Hash}, fmt.Errorf("%s: PBXWebhook %s stands there twice: rename or remove one", document.File, id)
 		}
 		seen[id] = true
 		m.Webhooks = append(m.Webhooks, webhook)
@@ -117,7 +119,7 @@ func expand(paths []string) ([]string, error) {
 			return nil, fmt.Errorf("read manifests: %w", err)
 		}
 		for _, entry := range entries {
-			if !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(entry.Name())) {
+			if !entry.IsDir() && IsManifest(entry.Name()) {
 				files = append(files, filepath.Join(path, entry.Name()))
 				found++
 			}
@@ -127,6 +129,11 @@ func expand(paths []string) ([]string, error) {
 		}
 	}
 	return files, nil
+}
+
+// IsManifest is whether a file in a folder is taken for a manifest, by its name.
+func IsManifest(name string) bool {
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
 }
 
 func readBounded(path string) ([]byte, error) {

@@ -1,0 +1,262 @@
+package receiver_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pbxhook/pbxhook/api/statusz"
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/receiver"
+	"github.com/pbxhook/pbxhook/receiver/config"
+)
+
+const patience = 20 * time.Second
+
+// target remembers which paths were posted to, and with which Authorization.
+type target struct {
+	*httptest.Server
+	mu  sync.Mutex
+	got []string
+}
+
+func newTarget(t *testing.T) *target {
+	t.Helper()
+	s := &target{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.got = append(s.got, strings.TrimSpace(r.URL.Path+" "+r.Header.Get("Authorization")))
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *target) has(t *testing.T, want string, times int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n := 0
+		for _, one := range s.got {
+			if one == want {
+				n++
+			}
+		}
+		return n == times
+	}, patience, 10*time.Millisecond, "%q should have come %d times", want, times)
+}
+
+// running is a receiver with its files.
+type running struct {
+	t             *testing.T
+	file, data    string
+	hooks, status string
+	cancel        context.CancelFunc
+	done          chan error
+}
+
+func start(t *testing.T, manifest string) *running {
+	t.Helper()
+	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir()}
+	r.write(manifest)
+	r.run()
+	return r
+}
+
+func (r *running) write(manifest string) {
+	r.t.Helper()
+	require.NoError(r.t, os.WriteFile(r.file, []byte(manifest), 0o600))
+}
+
+func (r *running) run() {
+	r.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(r.t, err)
+	r.status = listener.Addr().String()
+	require.NoError(r.t, listener.Close())
+	serving := make(chan string, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel, r.done = cancel, make(chan error, 1)
+	options := receiver.Options{
+		Listen: "127.0.0.1:0", Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, AllowLoopback: true,
+		Load:    func() (*config.Manifests, error) { return config.Load([]string{r.file}, nil) },
+		Serving: func(address string, _ []*v1alpha1.PBXWebhook) { serving <- address },
+		Grace:   10 * time.Second, LockWait: time.Second, Log: slog.New(slog.DiscardHandler),
+	}
+	go func(done chan error) { done <- receiver.New(options).Run(ctx) }(r.done)
+	r.t.Cleanup(r.stop)
+	select {
+	case r.hooks = <-serving:
+	case err := <-r.done:
+		require.NoError(r.t, err)
+	}
+}
+
+func (r *running) stop() {
+	if r.cancel != nil {
+		r.cancel()
+		require.NoError(r.t, <-r.done)
+		r.cancel = nil
+	}
+}
+
+func (r *running) send(password string) int {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodPost, "http://"+r.hooks+"/hooks/crm/callcenter/Cdr", strings.NewReader(`{"unique_id":"1.2"}`))
+	require.NoError(r.t, err)
+	request.SetBasicAuth("pbx", password)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(r.t, err)
+	_ = response.Body.Close()
+	return response.StatusCode
+}
+
+func (r *running) report() statusz.Report {
+	r.t.Helper()
+	response, err := http.Get("http://" + r.status + "/statusz")
+	require.NoError(r.t, err)
+	defer func() { _ = response.Body.Close() }()
+	data, err := io.ReadAll(response.Body)
+	require.NoError(r.t, err)
+	var report statusz.Report
+	require.NoError(r.t, json.Unmarshal(data, &report))
+	return report
+}
+
+func (r *running) eventually(what string, check func() bool) {
+	r.t.Helper()
+	require.Eventually(r.t, check, patience, 10*time.Millisecond, what)
+}
+
+func manifest(password, targets string) string {
+	secret := ""
+	if password != "" {
+		secret = fmt.Sprintf("---\napiVersion: v1\nkind: Secret\nmetadata: {name: pbx, namespace: crm}\nstringData: {username: pbx, password: %s, key: bearer-key}\n", password)
+	}
+	return "apiVersion: pbxhook.io/v1alpha1\nkind: PBXWebhook\nmetadata: {name: callcenter, namespace: crm}\n" +
+		"spec:\n  provider: Simotel\n  credentials: {secretRef: {name: pbx}}\n  targets: [" + targets + "]\n" + secret
+}
+
+func at(name, url string) string {
+	return fmt.Sprintf(`{name: %s, url: %q, retry: {initialDelay: 10ms}}`, name, url)
+}
+
+func TestConfigurationIsReloaded(t *testing.T) {
+	s := newTarget(t)
+	r := start(t, manifest("first", at("a", s.URL+"/a")))
+	require.Equal(t, 202, r.send("first"))
+	s.has(t, "/a", 1)
+	before := r.report().ConfigHash
+
+	r.write(manifest("second", at("a", s.URL+"/a")+", "+at("b", s.URL+"/b")))
+	r.eventually("the new configuration is in force", func() bool { return r.report().ConfigHash != before })
+	require.Equal(t, 401, r.send("first"))
+	require.Equal(t, 202, r.send("second"))
+	s.has(t, "/a", 2)
+	s.has(t, "/b", 1) // a new target gets what comes after it was named
+
+	good := r.report().ConfigHash
+	r.write("no: {")
+	r.eventually("the broken one is refused", func() bool { return r.report().RefusedReason != "" })
+	require.Equal(t, good, r.report().ConfigHash)
+	require.NotEmpty(t, r.report().RefusedHash)
+	require.Equal(t, 202, r.send("second"), "the last good one stays in force")
+
+	r.write(manifest("second", at("b", s.URL+"/moved")))
+	r.eventually("a good one ends the refusal", func() bool { report := r.report(); return report.RefusedReason == "" && report.ConfigHash != good })
+	require.Equal(t, 202, r.send("second"))
+	s.has(t, "/moved", 1)
+	s.has(t, "/a", 3)
+	require.Len(t, r.report().Webhooks[0].Targets, 1)
+}
+
+func TestWithoutCredentialsNobodyIsLetIn(t *testing.T) {
+	s := newTarget(t)
+	r := start(t, manifest("", at("a", s.URL+"/a")))
+	require.Equal(t, 503, r.send("any"))
+	r.write(manifest("now", at("a", s.URL+"/a")))
+	r.eventually("credentials come", func() bool { return r.send("now") == 202 })
+}
+
+// TestOneTargetsTroubleIsItsOwn: a target without its Secret holds its events, others go on.
+func TestOneTargetsTroubleIsItsOwn(t *testing.T) {
+	s := newTarget(t)
+	needy := fmt.Sprintf(`{name: b, url: %q, auth: {bearer: {secretKeyRef: {name: other, key: key}}}}`, s.URL+"/b")
+	r := start(t, manifest("p", at("a", s.URL+"/a")+", "+needy))
+	require.Equal(t, 202, r.send("p"))
+	s.has(t, "/a", 1)
+	r.eventually("the trouble is said", func() bool {
+		b := r.report().Webhooks[0].Targets[1]
+		return !b.Healthy && b.Pending == 1 && strings.Contains(b.LastError, "Secret other does not exist")
+	})
+	r.write(manifest("p", at("a", s.URL+"/a")+", "+strings.Replace(needy, "other", "pbx", 1)))
+	s.has(t, "/b Bearer bearer-key", 1)
+}
+
+func TestARestartResumes(t *testing.T) {
+	s := newTarget(t)
+	r := start(t, manifest("p", at("a", "http://127.0.0.1:1/")))
+	require.Equal(t, 202, r.send("p"))
+	require.Equal(t, 401, r.send("q"))
+	r.stop()
+	r.write(manifest("p", at("a", s.URL+"/a")))
+	r.run()
+	s.has(t, "/a", 1)
+	events := r.report().Webhooks[0].Events
+	require.EqualValues(t, 1, events.Received)
+	require.EqualValues(t, 1, events.Rejected)
+}
+
+func TestReadyAndMetrics(t *testing.T) {
+	r := start(t, manifest("p", at("a", "http://127.0.0.1:1/")))
+	require.Equal(t, 202, r.send("p"))
+	for path, want := range map[string]string{"/healthz": "", "/readyz": "", "/metrics": `pbxhook_events_received_total{webhook="crm/callcenter"} 1`} {
+		response, err := http.Get("http://" + r.status + path)
+		require.NoError(t, err)
+		data, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		_ = response.Body.Close()
+		require.Equal(t, 200, response.StatusCode)
+		require.Contains(t, string(data), want)
+	}
+}
+
+func TestASecondReceiverWaitsForTheJournal(t *testing.T) {
+	r := start(t, manifest("p", at("a", "http://127.0.0.1:1/")))
+	options := receiver.Options{
+		Listen: "127.0.0.1:0", DataDir: r.data, LockWait: 100 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		Load: func() (*config.Manifests, error) { return config.Load([]string{r.file}, nil) },
+	}
+	require.ErrorContains(t, receiver.New(options).Run(t.Context()), "another process has had it open")
+}
+
+func TestWhatCannotBeServedIsRefusedAtTheStart(t *testing.T) {
+	for text, want := range map[string]string{
+		manifest("p", at("a", "http://a")) + "---\nkind: PBXWebhook\napiVersion: pbxhook.io/v9\n":                                                "expected apiVersion",
+		strings.Replace(manifest("p", at("a", "http://a")), "provider: Simotel", "provider: Simotel\n  timeZone: No/Where", 1):                   "IANA time zone",
+		strings.Replace(manifest("p", at("a", "http://a")), "provider: Simotel", "provider: Simotel\n  journal: {nats: {url: \"nats://a\"}}", 1): "not implemented",
+		manifest("p", at("a", "http://a")) + "---\n" + manifest("p", at("a", "http://a")):                                                        "stands there twice",
+	} {
+		file := filepath.Join(t.TempDir(), "m.yaml")
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		options := receiver.Options{
+			Listen: "127.0.0.1:0", DataDir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
+			Load: func() (*config.Manifests, error) { return config.Load([]string{file}, nil) },
+		}
+		require.ErrorContains(t, receiver.New(options).Run(t.Context()), want)
+	}
+}
