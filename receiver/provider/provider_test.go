@@ -187,35 +187,6 @@ func fuzz(f *testing.F, p v1alpha1.Provider) {
 	f.Add("", "", "", []byte(strings.Repeat("{", 2000)))
 	f.Add("/call-hangup", "answered_agent="+strings.Repeat("[", 2000), "", []byte(nil))
 	f.Fuzz(func(t *testing.T, path, query, contentType string, body []byte) {
-		r := &event.Request{Method: "POST", Path: path, Body: []byte(body)}
-		e := provider.Decode(p, r, wire.Settings{})
-		return provider.RepeatKey(&e, r)
-	}
-	_, ok := key(v1alpha1.Simotel, "", `{"event_name":"NewState","exten":"1"}`)
-	require.False(t, ok, "Simotel may send one state twice and mean it")
-	_, ok = key(v1alpha1.VoIPstudio, "", `{"event_name":"call.hangup"}`)
-	require.False(t, ok, "no id, no repeat")
-	one, ok := key(v1alpha1.VoIPstudio, "", `{"event_name":"call.hangup","id":"a"}`)
-	require.True(t, ok)
-	two, _ := key(v1alpha1.VoIPstudio, "", `{"event_name":"call.hangup","id":"b"}`)
-	require.NotEqual(t, one, two)
-	three, ok := key(v1alpha1.Acefone, "/call-missed", `{"call_id":"1"}`)
-	require.True(t, ok)
-	four, _ := key(v1alpha1.Acefone, "/call-hangup", `{"call_id":"1"}`)
-	require.NotEqual(t, three, four, "two triggers are two events")
-}
-
-func FuzzDecode(f *testing.F) {
-	for _, s := range samples(f) {
-		f.Add(string(s.Provider), s.Path, s.Query, s.ContentType, []byte(s.Body))
-	}
-	f.Add("Simotel", "", "", "", []byte(strings.Repeat("{", 2000)))
-	f.Add("Acefone", "/call-hangup", "answered_agent="+strings.Repeat("[", 2000), "", []byte(nil))
-	f.Fuzz(func(t *testing.T, name, path, query, contentType string, body []byte) {
-		p, err := provider.Find(name)
-		if err != nil {
-			p = v1alpha1.Simotel
-		}
 		r := &event.Request{Method: "POST", Path: path, Query: query, Body: body, Header: http.Header{"Content-Type": {contentType}}}
 		e := provider.Decode(p, r, wire.Settings{Location: time.FixedZone("", 3600), Region: "GB"})
 		if e.Type == "" && e.NeedsAnswer == "" {
