@@ -455,6 +455,8 @@ func TestDisabled(t *testing.T) {
 	require.NoError(t, w.client.Update(t.Context(), webhook))
 	got := w.eventually("callcenter", v1alpha1.ConditionDisabled, metav1.ConditionTrue, v1alpha1.ReasonDisabled)
 	require.Nil(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady))
+	require.Nil(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReconciling))
+	require.Equal(t, v1alpha1.ReasonDisabled, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReceiverAvailable).Reason)
 	deployment := &appsv1.Deployment{}
 	w.get(deployment, "callcenter-receiver")
 	require.Zero(t, *deployment.Spec.Replicas)

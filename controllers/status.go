@@ -204,6 +204,10 @@ func (s *conditions) credentials(c configuration) {
 }
 
 func (s *conditions) receiver(seen observation) {
+	if !render.Enabled(s.webhook) {
+		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonDisabled, "spec.enabled is false: no receiver runs")
+		return
+	}
 	if seen.receivers.unrouted && seen.receivers.unreachable == 0 {
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "the Service does not lead to the receiver yet")
 		return

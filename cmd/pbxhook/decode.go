@@ -25,13 +25,9 @@ func decodeCommand() *cobra.Command {
 		Short: "Show the CloudEvent that a PBX's request becomes",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := provider.Find(args[0])
+			p, location, err := pbx(args[0], timeZone)
 			if err != nil {
 				return err
-			}
-			location, err := time.LoadLocation(timeZone)
-			if err != nil {
-				return fmt.Errorf("--time-zone: expected an IANA time zone such as Asia/Tehran, got %q", timeZone)
 			}
 			body, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), event.MaxBody+1))
 			if err != nil {
@@ -57,6 +53,19 @@ func decodeCommand() *cobra.Command {
 	flags.StringVar(&timeZone, "time-zone", "UTC", "IANA time zone of times without an offset")
 	flags.StringVar(&region, "region", "", "ISO country of numbers that are not international")
 	return cmd
+}
+
+// pbx reads what the commands about one PBX share: its provider and its --time-zone.
+func pbx(name, timeZone string) (v1alpha1.Provider, *time.Location, error) {
+	p, err := provider.Find(name)
+	if err != nil {
+		return "", nil, err
+	}
+	location, err := time.LoadLocation(timeZone)
+	if err != nil {
+		return "", nil, fmt.Errorf("--time-zone: expected an IANA time zone such as Asia/Tehran, got %q", timeZone)
+	}
+	return p, location, nil
 }
 
 func decodeTo(out io.Writer, p v1alpha1.Provider, request *event.Request, settings wire.Settings) error {

@@ -26,13 +26,9 @@ func sendCommand() *cobra.Command {
 			"(http://user:password@host/hooks/namespace/name), as in the panels of PBXs; a token into its path.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := provider.Find(args[0])
+			p, location, err := pbx(args[0], timeZone)
 			if err != nil {
 				return err
-			}
-			location, err := time.LoadLocation(timeZone)
-			if err != nil {
-				return fmt.Errorf("--time-zone: expected an IANA time zone such as Asia/Tehran, got %q", timeZone)
 			}
 			fields, err := parseSet(set)
 			if err != nil {

@@ -170,6 +170,7 @@ type lane struct {
 	seqs     []uint64 // waiting, the head first
 	failures int      // attempts of the head that failed, for the delay
 	answered int32    // attempts of the head that the target answered
+	last     Outcome  // of the head's last attempt
 	due      time.Time
 	blamed   bool // it waits because the target as a whole was unavailable
 }
@@ -344,6 +345,10 @@ func (w *work) settle(r result) {
 	case Unwanted:
 		w.next(l)
 	case Refused:
+		if !outcome.Answered && l.last.Reason != "" { // too old: what it waited for says more
+			outcome.Reason += "; the last attempt: " + l.last.Reason
+			r.outcome.Status = l.last.Status
+		}
 		w.giveUp(r, outcome.Reason)
 	case Retry:
 		w.again(r)
@@ -384,7 +389,7 @@ func (w *work) next(l *lane) {
 	w.progress.done(l.seqs[0])
 	w.queued--
 	l.seqs = l.seqs[1:]
-	l.failures, l.answered, l.blamed = 0, 0, false
+	l.failures, l.answered, l.blamed, l.last = 0, 0, false, Outcome{}
 	if len(l.seqs) == 0 {
 		delete(w.lanes, l.key)
 		return
@@ -410,6 +415,7 @@ func (w *work) giveUp(r result, reason string) {
 func (w *work) again(r result) {
 	l := r.lane
 	l.failures++
+	l.last = r.outcome
 	if r.outcome.Answered {
 		l.answered++
 		w.progress.attempted(l.seqs[0], l.answered)

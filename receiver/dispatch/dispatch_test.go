@@ -187,6 +187,23 @@ func TestTooOldIsGivenUpWithoutAnAttempt(t *testing.T) {
 	require.Zero(t, b.tries["old"])
 }
 
+func TestWhatGrewTooOldSaysWhatItWaitedFor(t *testing.T) {
+	b := newBench(t)
+	b.policy.MaxAge = 200 * time.Millisecond
+	b.answer = func(string, int) dispatch.Outcome {
+		return dispatch.Outcome{Result: dispatch.Retry, Answered: true, Status: 500, Reason: "500 from the target"}
+	}
+	stop := b.run()
+	b.add("call", "1")
+	b.eventually("a dead letter", func() bool { return b.running.Status().DeadLettered == 1 })
+	stop()
+	letters, err := b.journal.DeadLetters("crm", 10)
+	require.NoError(t, err)
+	require.Equal(t, 500, letters[0].Status)
+	require.Contains(t, letters[0].Reason, "older than retry.maxAge")
+	require.Contains(t, letters[0].Reason, "500 from the target")
+}
+
 // TestADeadTargetCostsProbes: no storm while it is down, no attempt counted, and everything in order
 // when it is back.
 func TestADeadTargetCostsProbes(t *testing.T) {
