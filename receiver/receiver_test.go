@@ -207,6 +207,28 @@ func TestOneTargetsTroubleIsItsOwn(t *testing.T) {
 	s.has(t, "/b Bearer bearer-key", 1)
 }
 
+// TestARemovedTargetHoldsUpNothing: its attempt under way may take its time.
+func TestARemovedTargetHoldsUpNothing(t *testing.T) {
+	s := newTarget(t)
+	began, release := make(chan struct{}), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(began)
+		<-release
+	}))
+	defer slow.Close()
+	r := start(t, manifest("p", at("slow", slow.URL)))
+	require.Equal(t, 202, r.send("p"))
+	<-began
+	r.write(manifest("p", at("a", s.URL+"/a")))
+	r.eventually("the change is in force", func() bool {
+		targets := r.report().Webhooks[0].Targets
+		return len(targets) == 1 && targets[0].Name == "a"
+	})
+	require.Equal(t, 202, r.send("p"))
+	s.has(t, "/a", 1)
+	close(release)
+}
+
 func TestARestartResumes(t *testing.T) {
 	s := newTarget(t)
 	r := start(t, manifest("p", at("a", "http://127.0.0.1:1/")))

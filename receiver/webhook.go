@@ -38,6 +38,7 @@ type webhook struct {
 
 	mu      sync.Mutex
 	targets map[string]*target
+	ending  map[string]*target // removed, with attempts that may still be under way
 }
 
 // target is one running dispatcher.
@@ -275,7 +276,7 @@ func open(ctx context.Context, p *plan, options Options, log *slog.Logger) (*web
 	}
 	return &webhook{
 		namespace: m.Namespace, name: m.Name, options: options, journal: j,
-		log: log.With("webhook", m.Namespace+"/"+m.Name), targets: map[string]*target{},
+		log: log.With("webhook", m.Namespace+"/"+m.Name), targets: map[string]*target{}, ending: map[string]*target{},
 	}, nil
 }
 
@@ -290,7 +291,8 @@ func (w *webhook) apply(p *plan, attempts context.Context) error {
 	}
 	for name, running := range w.targets {
 		if !slices.Contains(names, name) {
-			running.end()
+			running.stop() // its attempts under way hold up neither this change nor the status
+			w.ending[name] = running
 			delete(w.targets, name)
 		}
 	}
@@ -318,8 +320,13 @@ func (w *webhook) start(t targetPlan, attempt dispatch.Attempt, attempts context
 		dispatcher: dispatch.New(t.spec.Name, w.journal, w.log, t.policy, attempt),
 		stop:       stop, done: make(chan struct{}), deliverer: t.deliverer,
 	}
+	before := w.ending[t.spec.Name] // the same target, removed a moment ago
+	delete(w.ending, t.spec.Name)
 	go func() {
 		defer close(running.done)
+		if before != nil {
+			before.end()
+		}
 		if err := running.dispatcher.Run(ctx, attempts); err != nil {
 			w.log.Error("delivery ended", "target", t.spec.Name, "error", err)
 		}
@@ -362,13 +369,14 @@ func (t *target) end() {
 func (w *webhook) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for t := range maps.Values(w.targets) {
+	all := slices.Concat(slices.Collect(maps.Values(w.targets)), slices.Collect(maps.Values(w.ending)))
+	for _, t := range all {
 		t.stop()
 	}
-	for t := range maps.Values(w.targets) {
+	for _, t := range all {
 		t.end()
 	}
-	w.targets = map[string]*target{}
+	w.targets, w.ending = map[string]*target{}, map[string]*target{}
 	return w.journal.Close()
 }
 

@@ -115,6 +115,7 @@ func (b *Bolt) SaveCursor(target string, c Cursor, dead []DeadLetter) error {
 				return err
 			}
 		}
+		c.RemovedAt = b.cursors[target].RemovedAt // a target that is gone may still write what it finished
 		return t.saveCursor(target, c)
 	})
 }

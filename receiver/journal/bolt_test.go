@@ -186,6 +186,7 @@ func TestCursors(t *testing.T) {
 	require.Equal(t, want, c, "a target that comes back within a day goes on")
 
 	require.NoError(t, j.KeepCursors(nil))
+	require.NoError(t, j.SaveCursor("crm", want, nil), "what was under way when it was removed")
 	now = now.Add(25 * time.Hour)
 	require.NoError(t, j.KeepCursors(nil))
 	c, err = j.OpenCursor("crm")
