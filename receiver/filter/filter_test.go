@@ -21,6 +21,7 @@ func TestWants(t *testing.T) {
 		"event not named":            {spec: v1alpha1.PBXWebhookSpec{Events: []string{"Cdr"}}, event: event.Event{Name: "NewState"}},
 		"event of a category":        {spec: v1alpha1.PBXWebhookSpec{Provider: "VoIPstudio", Events: []string{"CallStateChange"}}, event: event.Event{Name: "call.hold"}, want: true},
 		"event of another category":  {spec: v1alpha1.PBXWebhookSpec{Provider: "VoIPstudio", Events: []string{"CallEnded"}}, event: event.Event{Name: "call.hold"}},
+		"a trigger told from fields": {spec: v1alpha1.PBXWebhookSpec{Provider: "Acefone", Events: []string{"CallMissedOrAnswered"}}, event: event.Event{Name: "CallMissed"}, want: true},
 		"unparsed passes":            {spec: v1alpha1.PBXWebhookSpec{Events: []string{"Cdr"}}, event: event.Event{Type: event.Unparsed}, want: true},
 		"call type":                  {spec: v1alpha1.PBXWebhookSpec{Filter: &v1alpha1.Filter{CallTypes: []v1alpha1.CallType{"Inbound"}}}, event: event.Event{Call: &event.Call{CallType: "Inbound"}}, want: true},
 		"another call type":          {spec: v1alpha1.PBXWebhookSpec{Filter: &v1alpha1.Filter{CallTypes: []v1alpha1.CallType{"Inbound"}}}, event: event.Event{Call: &event.Call{CallType: "Internal"}}},

@@ -71,10 +71,14 @@ func RepeatKey(e *event.Event, r *event.Request) (key [16]byte, ok bool) {
 	return key, true
 }
 
-// Categories are names under which spec.events may choose several events of a provider's own.
+// Categories are the events that a name in spec.events stands for besides itself.
 func Categories(p v1alpha1.Provider, name string) []string {
-	if p == v1alpha1.VoIPstudio {
+	switch p {
+	case v1alpha1.VoIPstudio:
 		return voipstudio.Categories[name]
+	case v1alpha1.Acefone:
+		return acefone.Categories[name]
+	default:
+		return nil
 	}
-	return nil
 }

@@ -44,6 +44,10 @@ var Triggers = []Trigger{
 	{Name: "DialedOnExtensions", Path: v1alpha1.AcefonePaths["DialedOnExtensions"], also: []string{"dialed-on-agent", "dialed-on-extension"}, kind: event.CallRinging},
 }
 
+// Categories are triggers that another one stands for too: without a trigger in the path, a call that
+// was missed or answered is told as one or the other.
+var Categories = map[string][]string{"CallMissedOrAnswered": {"CallMissed", "CallHangup"}}
+
 func byPath(path string) *Trigger {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	part := strings.ToLower(parts[len(parts)-1])
