@@ -224,7 +224,7 @@ func (w *work) fill() {
 	if !w.readAgain.IsZero() && !time.Now().Before(w.readAgain) {
 		w.more = true
 	}
-	for w.more && w.queued < maxQueued && len(w.ready) < readBatch {
+	for w.mayRead() {
 		entries, err := w.journal.Entries(w.read, readBatch)
 		if err != nil {
 			w.lastErr = err.Error()
@@ -241,6 +241,11 @@ func (w *work) fill() {
 			}
 		}
 	}
+}
+
+// mayRead is whether there is more in the journal, and room for it in lanes.
+func (w *work) mayRead() bool {
+	return w.more && w.queued < maxQueued && len(w.ready) < readBatch
 }
 
 func (w *work) enqueue(entry journal.Entry) {
@@ -310,7 +315,7 @@ func (w *work) wake() time.Time {
 	if w.limiter != nil && len(w.ready) > 0 {
 		earliest(now.Add(time.Duration(float64(time.Second) / float64(w.now.RateLimit))))
 	}
-	if w.more && w.queued < maxQueued && len(w.ready) < readBatch {
+	if w.mayRead() {
 		earliest(now)
 	}
 	return wake

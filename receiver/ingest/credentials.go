@@ -3,9 +3,9 @@ package ingest
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/pbxhook/pbxhook/receiver/event"
@@ -91,16 +91,7 @@ func (c *Credentials) inBody(r *http.Request, body []byte) bool {
 	if err != nil {
 		return false
 	}
-	var sent map[string]json.RawMessage
-	if json.Unmarshal(fields.Payload(), &sent) != nil {
-		return false
-	}
-	for name := range sent {
-		if strings.EqualFold(strings.TrimSpace(name), c.TokenName) && c.isToken(fields.Text(strings.TrimSpace(name))) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(fields.Named(c.TokenName), c.isToken)
 }
 
 func (c *Credentials) isToken(value string) bool { return value != "" && oneOf(value, c.Tokens) }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -268,10 +269,7 @@ func (b *Bolt) update(next *counters, batch []*operation) (err error) {
 			err = &DamagedError{File: b.file, Err: fmt.Errorf("%v", r)}
 		}
 	}()
-	cursors := map[string]Cursor{} // as of before the transaction, to go back to when it fails
-	for name, c := range b.cursors {
-		cursors[name] = c
-	}
+	cursors := maps.Clone(b.cursors) // to go back to when the transaction fails
 	err = b.db.Update(func(tx *bbolt.Tx) error {
 		work := &transaction{Tx: tx, journal: b, counters: next, now: b.options.Now(), noSpace: b.freeSpace()}
 		if err := work.trim(len(batch) == 0); err != nil {

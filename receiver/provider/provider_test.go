@@ -155,6 +155,19 @@ func TestComponentCallsNeedAnAnswer(t *testing.T) {
 	require.Empty(t, e.NeedsAnswer)
 }
 
+// TestAnEmptyFieldSaysNothing: an originated_call_id without a value does not make a two-way call.
+func TestAnEmptyFieldSaysNothing(t *testing.T) {
+	for query, want := range map[string]v1alpha1.CallType{
+		"event_name=OutgoingCall&cuid=1&originated_call_id=":                v1alpha1.CallTypeOutbound,
+		"event_name=OutgoingCall&cuid=1&originated_call_id=orig.call.1.2":   v1alpha1.CallTypeClickToCall,
+		"event_name=Cdr&cuid=1&type=outgoing&originated_call_id=":           v1alpha1.CallTypeOutbound,
+		"event_name=Cdr&cuid=1&type=outgoing&originated_call_id=orig.call.": v1alpha1.CallTypeClickToCall,
+	} {
+		e := provider.Decode(v1alpha1.Simotel, &event.Request{Query: query}, wire.Settings{})
+		require.Equal(t, want, e.Call.CallType, query)
+	}
+}
+
 func TestRepeatKey(t *testing.T) {
 	key := func(p v1alpha1.Provider, path, body string) ([16]byte, bool) {
 		r := &event.Request{Method: "POST", Path: path, Body: []byte(body)}

@@ -49,8 +49,7 @@ var Triggers = []Trigger{
 var Categories = map[string][]string{"CallMissedOrAnswered": {"CallMissed", "CallHangup"}}
 
 func byPath(path string) *Trigger {
-	parts := strings.Split(strings.Trim(path, "/"), "/")
-	part := strings.ToLower(parts[len(parts)-1])
+	part := strings.ToLower(wire.LastPart(path))
 	for i := range Triggers {
 		if t := &Triggers[i]; t.Path == part || strings.EqualFold(t.Name, part) || slices.Contains(t.also, part) {
 			return t
@@ -151,7 +150,7 @@ func (t template) trigger() *Trigger {
 		return byName("CallHangup")
 	case t.text("call.digits", "digit_pressed") != "":
 		return byName("DTMFOption")
-	case t.Has("ivr_id", "ivr_name") && t.Text("ivr_id", "ivr_name") != "":
+	case t.Text("ivr_id", "ivr_name") != "":
 		return byName("CallAnsweredOnIVR")
 	case strings.Contains(statuses, "answered"):
 		return byName("CallHangup") // call_status is "answered" on hangup alone

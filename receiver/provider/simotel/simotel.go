@@ -75,7 +75,7 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 		e.NeedsAnswer = "this is a call of a Simotel component API (app_name), which waits for a routing answer that pbxhook cannot give: point Exten API, Trunk API, IVR API and Smart API to your own service, and only Event Webhooks to pbxhook"
 	case e.Name != "":
 		e.Type = event.Other
-		call(&e, fields, s)
+		call(&e, fields)
 	default:
 		e.Type = event.Unparsed
 		e.Reason = "expected event_name or event among the fields, or the event's name at the end of the path; got neither"
@@ -85,7 +85,7 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 
 // name resolves the event's name: event_name, event, the last part of the path, then the shape.
 func name(f wire.Fields, path string) string {
-	_, last, _ := cutLast(strings.Trim(path, "/"), "/")
+	last := wire.LastPart(path)
 	for _, candidate := range []string{f.Text("event_name"), f.Text("event"), last} {
 		if candidate == "" {
 			continue
@@ -105,15 +105,8 @@ func name(f wire.Fields, path string) string {
 	return ""
 }
 
-func cutLast(text, separator string) (before, after string, found bool) {
-	if i := strings.LastIndex(text, separator); i >= 0 {
-		return text[:i], text[i+len(separator):], true
-	}
-	return "", text, false
-}
-
 // call starts the event's call, when the request names one.
-func call(e *event.Event, f wire.Fields, _ wire.Settings) *event.Call {
+func call(e *event.Event, f wire.Fields) *event.Call {
 	id := f.Text("unique_id", "cuid") // older and newer pages; the wire may carry both, with one value
 	if id == "" {
 		return nil
@@ -130,7 +123,7 @@ func newState(e *event.Event, f wire.Fields, s wire.Settings) {
 		Number: exten, Participant: participant, Queue: f.Text("queue"),
 		State: states[strings.ToLower(strings.ReplaceAll(f.Text("state"), " ", ""))],
 	}
-	c := call(e, f, s)
+	c := call(e, f)
 	if e.Extension.State == "ringing" {
 		e.Type = event.CallRinging
 		if c == nil {
@@ -155,7 +148,7 @@ func newState(e *event.Event, f wire.Fields, s wire.Settings) {
 
 func incomingCall(e *event.Event, f wire.Fields, s wire.Settings) {
 	e.Type = event.CallStarted
-	if c := call(e, f, s); c != nil {
+	if c := call(e, f); c != nil {
 		c.State, c.Direction, c.CallType = event.StateStarted, event.Inbound, v1alpha1.CallTypeInbound
 		c.From = s.Party(f.Text("number"), "", false)
 	}
@@ -163,9 +156,9 @@ func incomingCall(e *event.Event, f wire.Fields, s wire.Settings) {
 
 func outgoingCall(e *event.Event, f wire.Fields, s wire.Settings) {
 	e.Type = event.CallStarted
-	if c := call(e, f, s); c != nil {
+	if c := call(e, f); c != nil {
 		c.State, c.Direction, c.CallType = event.StateStarted, event.Outbound, v1alpha1.CallTypeOutbound
-		if f.Has("originated_call_id") {
+		if f.Text("originated_call_id") != "" {
 			c.CallType = v1alpha1.CallTypeClickToCall
 		}
 		c.To = s.Party(f.Text("number"), "", false)
@@ -174,7 +167,7 @@ func outgoingCall(e *event.Event, f wire.Fields, s wire.Settings) {
 
 func transfer(e *event.Event, f wire.Fields, s wire.Settings) {
 	e.Type = event.CallTransferred
-	if c := call(e, f, s); c != nil {
+	if c := call(e, f); c != nil {
 		c.From = s.Party(f.Text("transferred_from"), "", false)
 		c.To = s.Party(f.Text("transferred_to"), "", false)
 		if by := f.Text("transferer", "transfer"); by != "" { // the table has transfer, the sample transferer
@@ -232,7 +225,7 @@ func disposition(text string) string {
 func cdr(e *event.Event, f wire.Fields, s wire.Settings) {
 	e.Type = event.CallEnded
 	happened(e, f, s, "endtime", "end_time")
-	c := call(e, f, s)
+	c := call(e, f)
 	if c == nil {
 		c = &event.Call{}
 		e.Call = c
@@ -249,7 +242,7 @@ func cdr(e *event.Event, f wire.Fields, s wire.Settings) {
 	case "local", "feature":
 		c.Direction, c.CallType = event.Internal, v1alpha1.CallTypeInternal
 	}
-	if f.Has("originated_call_id") && f.Text("originated_call_id") != "" {
+	if f.Text("originated_call_id") != "" {
 		c.CallType = v1alpha1.CallTypeClickToCall
 	}
 }
@@ -257,7 +250,7 @@ func cdr(e *event.Event, f wire.Fields, s wire.Settings) {
 func cdrQueue(e *event.Event, f wire.Fields, s wire.Settings) {
 	e.Type = event.QueueCompleted
 	happened(e, f, s, "endtime", "end_time")
-	c := call(e, f, s)
+	c := call(e, f)
 	if c == nil {
 		c = &event.Call{Queue: f.Text("queue")}
 		e.Call = c
@@ -284,7 +277,7 @@ func fax(kind event.Type) mapping {
 		if problem := detail.Text("FAXERROR"); problem != "None" { // the text None on success
 			e.Fax.Error = problem
 		}
-		call(e, f, s)
+		call(e, f)
 	}
 }
 
@@ -297,7 +290,7 @@ func voicemail(kind event.Type) mapping {
 			DurationSeconds: f.Int("duration"), File: f.Text("filename"), Caller: f.Text("caller"),
 			Message: f.Text("message"), Receiver: f.Text("receiver"),
 		}
-		call(e, f, s)
+		call(e, f)
 	}
 }
 
@@ -308,7 +301,7 @@ func survey(e *event.Event, f wire.Fields, s wire.Settings) {
 		Point: f.Int("point"), Label: f.Text("label"), Queue: f.Text("queue"),
 		From: s.Party(f.Text("src"), "", false), To: s.Party(f.Text("dst"), "", false),
 	}
-	call(e, f, s)
+	call(e, f)
 }
 
 func autoDialerReport(e *event.Event, f wire.Fields, s wire.Settings) {
@@ -322,12 +315,12 @@ func autoDialerReport(e *event.Event, f wire.Fields, s wire.Settings) {
 	if tries := f.List("tries"); tries != nil {
 		e.Campaign.Tries = wire.Marshal(tries)
 	}
-	call(e, f, s)
+	call(e, f)
 }
 
 func reservedCall(e *event.Event, f wire.Fields, s wire.Settings) {
 	e.Type = event.QueueReserved
 	happened(e, f, s, "date")
 	e.QueueReservation = &event.QueueReservation{Queue: f.Text("queue_name", "queue"), Caller: f.Text("caller_id")}
-	call(e, f, s)
+	call(e, f)
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"strconv"
 	"strings"
@@ -131,11 +132,7 @@ func nested(value string) any {
 
 func (f Fields) index(settings Settings) Fields {
 	if settings.TokenName != "" {
-		for key := range f.sent {
-			if strings.EqualFold(strings.TrimSpace(key), settings.TokenName) {
-				delete(f.sent, key)
-			}
-		}
+		maps.DeleteFunc(f.sent, func(key string, _ any) bool { return isNamed(key, settings.TokenName) })
 	}
 	f.named = make(map[string]any, len(f.sent))
 	for key, value := range f.sent {
@@ -146,8 +143,25 @@ func (f Fields) index(settings Settings) Fields {
 	return f
 }
 
-// Empty is whether the request had no field at all.
-func (f Fields) Empty() bool { return len(f.sent) == 0 }
+// isNamed compares a key as it was sent with a name, in any case.
+func isNamed(key, name string) bool { return strings.EqualFold(strings.TrimSpace(key), name) }
+
+// Named are the values, as text, of the fields that have a name in any case.
+func (f Fields) Named(name string) []string {
+	var values []string
+	for key, value := range f.sent {
+		if isNamed(key, name) {
+			values = append(values, Text(value))
+		}
+	}
+	return values
+}
+
+// LastPart is the last part of a path, whatever slashes are around it.
+func LastPart(path string) string {
+	path = strings.Trim(path, "/")
+	return path[strings.LastIndexByte(path, '/')+1:]
+}
 
 // Has is whether any of the keys was sent, with whatever value.
 func (f Fields) Has(keys ...string) bool {
