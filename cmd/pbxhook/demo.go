@@ -18,7 +18,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
@@ -27,6 +26,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 	"github.com/pbxhook/pbxhook/receiver/provider"
+	"github.com/pbxhook/pbxhook/receiver/provider/sim"
 )
 
 //go:embed demo/webhooks.yaml
@@ -170,18 +170,31 @@ func play(ctx context.Context, out io.Writer, address string, target *demoTarget
 
 // playCall sends the events of one whole call, as the provider's PBX would.
 func playCall(ctx context.Context, address string, p v1alpha1.Provider, n int) (demoCall, error) {
-	s := provider.Simulator{Provider: p, Username: "pbx", Password: "demo"}
-	call := demoCall{provider: p, id: s.CallID(time.Now(), n)}
+	s, err := provider.NewSimulator(provider.Simulation{Provider: p, Username: "pbx", Password: "demo"})
+	if err != nil {
+		return demoCall{}, err
+	}
+	c := s.Call(n, time.Now())
+	c.Until(sim.Ended, time.Now())
+	call := demoCall{provider: p, id: c.ID}
+	scenario, err := s.Scenario("answered")
+	if err != nil {
+		return call, err
+	}
+	messages, err := s.Play(scenario, n, &c)
+	if err != nil {
+		return call, err
+	}
 	to := "http://" + address + ingest.Prefix + "demo/" + strings.ToLower(string(p))
 	client := &http.Client{Timeout: 10 * time.Second}
-	for _, step := range s.Call() {
-		request, err := s.Request(to, step.Event, call.id, uuid.NewString(), time.Now(), step.Set)
+	for _, m := range messages {
+		request, err := s.Request(to, m)
 		if err != nil {
 			return call, err
 		}
 		response, err := client.Do(request.WithContext(ctx))
 		if err != nil {
-			return call, fmt.Errorf("send %s %s: %w", p, step.Event, err)
+			return call, fmt.Errorf("send %s %s: %w", p, m.Event, err)
 		}
 		var accepted struct {
 			ID string `json:"id"`
@@ -189,7 +202,7 @@ func playCall(ctx context.Context, address string, p v1alpha1.Provider, n int) (
 		err = json.NewDecoder(io.LimitReader(response.Body, 64<<10)).Decode(&accepted)
 		_ = response.Body.Close() // it was only read
 		if err != nil || response.StatusCode != http.StatusAccepted {
-			return call, fmt.Errorf("send %s %s: expected 202, got %s", p, step.Event, response.Status)
+			return call, fmt.Errorf("send %s %s: expected 202, got %s", p, m.Event, response.Status)
 		}
 		call.sent = append(call.sent, accepted.ID)
 	}

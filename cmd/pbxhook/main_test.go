@@ -226,7 +226,7 @@ func TestSend(t *testing.T) {
 	to := strings.Replace(server.URL, "http://", "http://pbx:right@", 1)
 	_, err := run(t, "", "send", "simotel", "newstate", "--to", to+"/hooks/a/b", "--version", "Rest3", "--method", "get", "--set", "exten=5", "--call", "1.2")
 	require.NoError(t, err)
-	require.Equal(t, "/hooks/a/b/NewState", got.URL.Path)
+	require.Equal(t, "/hooks/a/b/newstate", got.URL.Path)
 	require.Equal(t, "5", got.URL.Query().Get("exten"))
 	require.Equal(t, "1.2", got.URL.Query().Get("unique_id"))
 	_, err = run(t, "", "send", "simotel", "NewState", "--to", server.URL)

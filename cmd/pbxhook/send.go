@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,15 +10,54 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/provider"
+	"github.com/pbxhook/pbxhook/receiver/provider/sim"
 )
 
+// pbxFlags are what the commands that play a PBX share.
+type pbxFlags struct {
+	to, version, method, timeZone string
+	form                          bool
+	quirks                        []string
+}
+
+func (f *pbxFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.to, "to", "", "URL of the webhook")
+	flags.StringVar(&f.version, "version", "", "version of Simotel's webhooks: G2 G3 G4 Rest2 Rest3 Rest4 (default Rest4)")
+	flags.StringVar(&f.method, "method", http.MethodPost, "GET or POST")
+	flags.BoolVar(&f.form, "form", false, "Acefone: a form in place of JSON")
+	flags.StringVar(&f.timeZone, "time-zone", "UTC", "IANA time zone in which the PBX writes times")
+	flags.StringSliceVar(&f.quirks, "quirk", nil, "a way in which the PBX differs from its manual; may be given several times (see simulate PROVIDER --list)")
+}
+
+// simulator makes the PBX that the flags describe, and the URL without a username and password, which
+// go where PBXs send them.
+func (f *pbxFlags) simulator(name string, seed uint64) (s *provider.Simulator, to string, zone *time.Location, err error) {
+	p, zone, err := pbx(name, f.timeZone)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	address, err := url.Parse(f.to)
+	if err != nil {
+		return nil, "", nil, errors.New("--to: expected the webhook's http or https URL")
+	}
+	o := provider.Simulation{Provider: p, Version: v1alpha1.Version(f.version), Method: f.method, Form: f.form, Quirks: f.quirks, Seed: seed}
+	if address.User != nil {
+		o.Username = address.User.Username()
+		o.Password, _ = address.User.Password()
+		address.User = nil
+	}
+	s, err = provider.NewSimulator(o)
+	return s, address.String(), zone, err
+}
+
 func sendCommand() *cobra.Command {
-	var to, version, method, call, timeZone string
+	var pbx pbxFlags
+	var call string
 	var set []string
 	cmd := &cobra.Command{
 		Use:   "send PROVIDER EVENT --to URL",
@@ -26,7 +66,8 @@ func sendCommand() *cobra.Command {
 			"(http://user:password@host/hooks/namespace/name), as in the panels of PBXs; a token into its path.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, location, err := pbx(args[0], timeZone)
+			now := time.Now()
+			s, to, zone, err := pbx.simulator(args[0], uint64(now.UnixNano()))
 			if err != nil {
 				return err
 			}
@@ -34,28 +75,30 @@ func sendCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s := provider.Simulator{Provider: p, Version: v1alpha1.Version(version), Method: strings.ToUpper(method)}
-			s, to, err = withUserInfo(s, to)
+			c := s.Call(1, now.In(zone))
+			if call != "" {
+				c.ID = call
+			}
+			step, err := s.Single(args[1])
 			if err != nil {
 				return err
 			}
-			now := time.Now().In(location)
-			if call == "" {
-				call = s.CallID(now, 1)
+			c.Until(step.At, now)
+			m, err := s.Event(&c, step)
+			if err != nil {
+				return err
 			}
-			request, err := s.Request(to, args[1], call, uuid.NewString(), now, fields)
+			sim.With(fields...)(&c, &m.Fields)
+			request, err := s.Request(to, m)
 			if err != nil {
 				return err
 			}
 			return post(cmd, request)
 		},
 	}
+	pbx.add(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&to, "to", "", "URL of the webhook")
-	flags.StringVar(&version, "version", "", "version of Simotel's webhooks (default Rest4)")
-	flags.StringVar(&method, "method", http.MethodPost, "GET or POST")
 	flags.StringVar(&call, "call", "", "id of the call (default: a new one)")
-	flags.StringVar(&timeZone, "time-zone", "UTC", "IANA time zone of the times that Acefone sends")
 	flags.StringArrayVar(&set, "set", nil, "replace a field: name=value; may be given several times")
 	if err := cmd.MarkFlagRequired("to"); err != nil {
 		panic(err) // the flag is named a few lines above
@@ -63,35 +106,22 @@ func sendCommand() *cobra.Command {
 	return cmd
 }
 
-// withUserInfo moves a URL's username and password to where PBXs send them.
-func withUserInfo(s provider.Simulator, to string) (provider.Simulator, string, error) {
-	address, err := url.Parse(to)
-	if err != nil {
-		return s, "", fmt.Errorf("--to: expected the webhook's http or https URL")
-	}
-	if address.User != nil {
-		s.Username = address.User.Username()
-		s.Password, _ = address.User.Password()
-		address.User = nil
-	}
-	return s, address.String(), nil
-}
-
-// parseSet reads name=value; a value that is JSON is taken as such.
-func parseSet(set []string) (map[string]any, error) {
-	fields := map[string]any{}
+// parseSet reads name=value into names and values; a value that is JSON is taken as such.
+func parseSet(set []string) ([]any, error) {
+	var fields []any
 	for _, one := range set {
 		name, value, found := strings.Cut(one, "=")
 		if !found || name == "" {
 			return nil, fmt.Errorf("--set: expected name=value, got %q", one)
 		}
-		fields[name] = value
+		field := any(value)
 		if strings.HasPrefix(value, "{") || strings.HasPrefix(value, "[") {
 			var parsed any
 			if err := json.Unmarshal([]byte(value), &parsed); err == nil {
-				fields[name] = parsed
+				field = parsed
 			}
 		}
+		fields = append(fields, name, field)
 	}
 	return fields, nil
 }

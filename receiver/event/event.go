@@ -6,6 +6,7 @@ package event
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
@@ -82,6 +83,9 @@ type Event struct {
 	// Repeats is set where the PBX is known to send one event twice, so that an identical request
 	// within a short time is the same event (VoIPstudio where it gives an id, Acefone).
 	Repeats bool `json:"-"`
+	// OtherVersion is the version in which the request came, where it is not the one that the webhook
+	// was told to expect (Simotel).
+	OtherVersion string `json:"-"`
 	// NeedsAnswer says why the request is no event but a question that the PBX waits on, such as
 	// where to route a call. It is empty for events.
 	NeedsAnswer string `json:"-"`
@@ -93,6 +97,43 @@ func (e *Event) CallID() string {
 		return ""
 	}
 	return e.Call.ID
+}
+
+// NeedCall is the event's call, made if there is none yet.
+func (e *Event) NeedCall() *Call {
+	if e.Call == nil {
+		e.Call = &Call{}
+	}
+	return e.Call
+}
+
+// Complete gives the event the object that its type has, also when the PBX gave nothing for it, and
+// takes away a call that it does not name.
+func (e *Event) Complete() {
+	switch subject, _, _ := strings.Cut(string(e.Type), "."); {
+	case subject == "call", e.Type == QueueCompleted, e.Type == QueueWrapup, e.Type == RecordingReady:
+		e.NeedCall()
+		return
+	case subject == "extension" && e.Extension == nil:
+		e.Extension = &Extension{}
+	case subject == "trunk" && e.Trunk == nil:
+		e.Trunk = &Trunk{}
+	case subject == "sms" && e.SMS == nil:
+		e.SMS = &SMS{}
+	case subject == "fax" && e.Fax == nil:
+		e.Fax = &Fax{}
+	case subject == "voicemail" && e.Voicemail == nil:
+		e.Voicemail = &Voicemail{}
+	case subject == "survey" && e.Survey == nil:
+		e.Survey = &Survey{}
+	case subject == "campaign" && e.Campaign == nil:
+		e.Campaign = &Campaign{}
+	case e.Type == QueueReserved && e.QueueReservation == nil:
+		e.QueueReservation = &QueueReservation{}
+	}
+	if e.Call != nil && e.Call.ID == "" {
+		e.Call = nil
+	}
 }
 
 // Lane names the events that must reach a target in the order received: those of one call, else of

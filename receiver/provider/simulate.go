@@ -1,158 +1,193 @@
 package provider
 
 import (
-	"bytes"
 	"fmt"
-	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/provider/acefone"
+	"github.com/pbxhook/pbxhook/receiver/provider/sim"
 	"github.com/pbxhook/pbxhook/receiver/provider/simotel"
 	"github.com/pbxhook/pbxhook/receiver/provider/voipstudio"
-	"github.com/pbxhook/pbxhook/receiver/provider/wire"
 )
+
+// PBX is a simulated PBX of one make.
+type PBX interface {
+	// Events are the names of what it can send.
+	Events() []string
+	// Scenarios are the calls that it can play.
+	Scenarios() []sim.Scenario
+	// Quirks are the ways in which it can differ from its manual.
+	Quirks() []sim.Quirk
+	// Call makes the n-th call.
+	Call(n int, began time.Time, random *rand.Rand) sim.Call
+	// Message composes one event of a call.
+	Message(c *sim.Call, step sim.Step) (sim.Message, error)
+}
 
 // Simulator sends what a PBX would send, true to its wire format.
 type Simulator struct {
-	Provider v1alpha1.Provider
-	Version  v1alpha1.Version // Simotel's; empty: Rest4
-	Method   string           // empty: POST
-	// Username and Password are put into the Authorization header, as PBXs do; empty: none.
-	Username, Password string
+	PBX
+	method             string
+	username, password string
+	quirks             []sim.Quirk
+	seed               uint64
 }
 
-// Request makes the request of one event about a call, for the webhook at a URL. set replaces fields.
-func (s Simulator) Request(to, name, call, eventID string, at time.Time, set map[string]any) (*http.Request, error) {
+// Simulation is which PBX to simulate, and how it is set.
+type Simulation struct {
+	Provider v1alpha1.Provider
+	Version  v1alpha1.Version // Simotel's; empty: Rest4
+	Method   string           // GET or POST; empty: POST
+	Form     bool             // Acefone's Content-Type, where it is not JSON
+	Quirks   []string
+	// Username and Password go into the Authorization header, as PBXs send them; empty: none.
+	Username, Password string
+	// Seed makes the same calls again.
+	Seed uint64
+}
+
+// NewSimulator makes a simulator of a PBX.
+func NewSimulator(o Simulation) (*Simulator, error) {
+	s := &Simulator{method: strings.ToUpper(o.Method), username: o.Username, password: o.Password, seed: o.Seed}
+	if s.method == "" {
+		s.method = http.MethodPost
+	}
+	if s.method != http.MethodGet && s.method != http.MethodPost {
+		return nil, fmt.Errorf("expected GET or POST as the method, got %q", o.Method)
+	}
+	get := s.method == http.MethodGet
+	switch o.Provider {
+	case v1alpha1.Simotel:
+		if o.Version != "" && !slices.Contains(Versions(v1alpha1.Simotel), o.Version) {
+			return nil, fmt.Errorf("expected a version of Simotel's webhooks (G2, G3, G4, Rest2, Rest3, Rest4), got %q", o.Version)
+		}
+		s.PBX = simotel.Simulator{Version: o.Version, Get: get}
+	case v1alpha1.VoIPstudio:
+		if get {
+			return nil, fmt.Errorf("VoIPstudio sends POST alone, got GET")
+		}
+		s.PBX = voipstudio.Simulator{}
+	case v1alpha1.Acefone:
+		s.PBX = acefone.Simulator{Get: get, Form: o.Form}
+	default:
+		return nil, fmt.Errorf("expected Simotel, VoIPstudio or Acefone as the provider, got %q", o.Provider)
+	}
+	for _, name := range o.Quirks {
+		i := slices.IndexFunc(s.Quirks(), func(q sim.Quirk) bool { return q.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("expected one of the quirks of %s (%s), got %q", o.Provider, names(s.Quirks(), func(q sim.Quirk) string { return q.Name }), name)
+		}
+		s.quirks = append(s.quirks, s.Quirks()[i])
+	}
+	return s, nil
+}
+
+// Versions are those of a provider's webhooks; one without a name where it has no versions.
+func Versions(p v1alpha1.Provider) []v1alpha1.Version {
+	if p == v1alpha1.Simotel {
+		return []v1alpha1.Version{v1alpha1.G2, v1alpha1.G3, v1alpha1.G4, v1alpha1.Rest2, v1alpha1.Rest3, v1alpha1.Rest4}
+	}
+	return []v1alpha1.Version{""}
+}
+
+func names[T any](all []T, name func(T) string) string {
+	list := make([]string, len(all))
+	for i, one := range all {
+		list[i] = name(one)
+	}
+	return strings.Join(list, ", ")
+}
+
+// Scenario finds a scenario by name.
+func (s *Simulator) Scenario(name string) (sim.Scenario, error) {
+	for _, scenario := range s.Scenarios() {
+		if scenario.Name == name {
+			return scenario, nil
+		}
+	}
+	return sim.Scenario{}, fmt.Errorf("expected one of the calls that this PBX can make (%s), got %q", names(s.Scenarios(), func(c sim.Scenario) string { return c.Name }), name)
+}
+
+// Call makes the n-th call; the same seed and number make the same call.
+func (s *Simulator) Call(n int, began time.Time) sim.Call {
+	return s.PBX.Call(n, began, s.random(n))
+}
+
+func (s *Simulator) random(n int) *rand.Rand { return rand.New(rand.NewPCG(s.seed, uint64(n))) }
+
+// Event composes one event of a call, quirks included.
+func (s *Simulator) Event(c *sim.Call, step sim.Step) (sim.Message, error) {
+	m, err := s.Message(c, step)
+	if err != nil {
+		return m, err
+	}
+	for _, quirk := range s.quirks {
+		if quirk.Change != nil {
+			quirk.Change(&m, c)
+		}
+	}
+	return m, nil
+}
+
+// Single is the step of one event on its own: at the moment of a call at which it comes.
+func (s *Simulator) Single(event string) (sim.Step, error) {
+	c := s.Call(1, time.Unix(0, 0))
+	m, err := s.Message(&c, sim.Step{Event: event})
+	if err != nil {
+		return sim.Step{}, err
+	}
+	for _, scenario := range s.Scenarios() {
+		for _, step := range scenario.Steps {
+			if step.Event == m.Event {
+				return sim.Step{Event: m.Event, At: step.At}, nil
+			}
+		}
+	}
+	return sim.Step{Event: m.Event}, nil
+}
+
+// Play composes the messages of the n-th call, in the order in which they are to be sent.
+func (s *Simulator) Play(scenario sim.Scenario, n int, c *sim.Call) ([]sim.Message, error) {
+	messages := make([]sim.Message, 0, len(scenario.Steps))
+	for _, step := range scenario.Steps {
+		m, err := s.Event(c, step)
+		if err != nil {
+			return nil, err
+		}
+		messages = append(messages, m)
+	}
+	return sim.Reorder(messages, s.quirks, s.random(n)), nil
+}
+
+// Request is a message on its way to a webhook's URL.
+func (s *Simulator) Request(to string, m sim.Message) (*http.Request, error) {
 	address, err := url.Parse(to)
 	if err != nil || (address.Scheme != "http" && address.Scheme != "https") || address.Host == "" {
 		return nil, fmt.Errorf("expected the webhook's http or https URL, got %q", to)
 	}
-	var fields map[string]any
-	path, asJSON := "", true
-	switch s.Provider {
-	case v1alpha1.Simotel:
-		name, fields, err = simotel.Compose(name, call, at)
-		if strings.HasPrefix(string(s.Version), "Rest") || s.Version == "" {
-			path = name
-		}
-		asJSON = s.Version == "" || strings.HasSuffix(string(s.Version), "4")
-	case v1alpha1.VoIPstudio:
-		_, fields, err = voipstudio.Compose(name, call, eventID, at)
-	case v1alpha1.Acefone:
-		var trigger acefone.Trigger
-		trigger, fields, err = acefone.Compose(name, call, at)
-		path = trigger.Path
+	if m.Path != "" {
+		address.Path = strings.TrimSuffix(address.Path, "/") + "/" + m.Path
 	}
-	if err != nil {
-		return nil, err
+	body := m.Fields.Encode(m.Style)
+	if m.Style == sim.Query { // the address may have a query of its own
+		address.RawQuery = strings.TrimPrefix(address.RawQuery+"&"+body, "&")
+		body = ""
 	}
-	maps.Copy(fields, set)
-	if path != "" {
-		address.Path = strings.TrimSuffix(address.Path, "/") + "/" + path
-	}
-	return s.encode(address, fields, asJSON)
-}
-
-// encode puts fields where the method and version have them: GET in the query, POST in the body.
-func (s Simulator) encode(address *url.URL, fields map[string]any, asJSON bool) (*http.Request, error) {
-	var body []byte
-	contentType := ""
-	switch {
-	case s.Method == http.MethodGet:
-		if address.RawQuery != "" {
-			address.RawQuery += "&"
-		}
-		address.RawQuery += parameters(fields)
-	case asJSON:
-		body, contentType = wire.Marshal(fields), "application/json"
-	default:
-		body, contentType = []byte(parameters(fields)), "application/x-www-form-urlencoded"
-	}
-	method := s.Method
-	if method == "" {
-		method = http.MethodPost
-	}
-	request, err := http.NewRequest(method, address.String(), bytes.NewReader(body))
+	request, err := http.NewRequest(s.method, address.String(), strings.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
 	}
-	if contentType != "" {
+	if contentType := m.Style.ContentType(); contentType != "" {
 		request.Header.Set("Content-Type", contentType)
 	}
-	if s.Username != "" || s.Password != "" {
-		request.SetBasicAuth(s.Username, s.Password)
+	if s.username != "" || s.password != "" {
+		request.SetBasicAuth(s.username, s.password)
 	}
 	return request, nil
-}
-
-func parameters(fields map[string]any) string {
-	values := url.Values{}
-	for name, value := range fields {
-		switch value := value.(type) {
-		case string:
-			values.Set(name, value)
-		case nil:
-			values.Set(name, "")
-		case float64:
-			values.Set(name, strconv.FormatFloat(value, 'f', -1, 64))
-		default:
-			values.Set(name, strings.Trim(string(wire.Marshal(value)), `"`))
-		}
-	}
-	return values.Encode()
-}
-
-// CallStep is one event of a whole call.
-type CallStep struct {
-	Event string
-	Set   map[string]any
-}
-
-// Call are the events of a whole call, in order.
-func (s Simulator) Call() []CallStep {
-	var steps []CallStep
-	switch s.Provider {
-	case v1alpha1.Simotel:
-		for _, step := range simotel.Call {
-			steps = append(steps, CallStep(step))
-		}
-	case v1alpha1.VoIPstudio:
-		for _, name := range voipstudio.Call {
-			steps = append(steps, CallStep{Event: name})
-		}
-	case v1alpha1.Acefone:
-		for _, name := range acefone.Call {
-			steps = append(steps, CallStep{Event: name})
-		}
-	}
-	return steps
-}
-
-// CallID makes the id of the n-th call as the provider would write it.
-func (s Simulator) CallID(at time.Time, n int) string {
-	if s.Provider == v1alpha1.VoIPstudio {
-		return strconv.FormatInt(at.Unix()*1000+int64(n), 10)
-	}
-	return fmt.Sprintf("%d.%d", at.Unix(), n) // Asterisk's uniqueid
-}
-
-// EventNames are the provider's own names of its events.
-func EventNames(p v1alpha1.Provider) []string {
-	switch p {
-	case v1alpha1.Simotel:
-		return slices.Clone(simotel.Names)
-	case v1alpha1.VoIPstudio:
-		return slices.Clone(voipstudio.Names)
-	}
-	names := make([]string, 0, len(acefone.Triggers))
-	for _, t := range acefone.Triggers {
-		names = append(names, t.Name)
-	}
-	return names
 }

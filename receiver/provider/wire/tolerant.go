@@ -12,9 +12,9 @@ import (
 const maxDepth = 64
 
 // tolerant reads what PBX manuals print as JSON and is not: numbers with leading zeros and no
-// quotes ("number": 09331112233), Python literals (single quotes, None, True, False), trailing
-// commas and raw control characters in texts (Simotel: pages IncomingCall, OutgoingFax, Survey,
-// AutoDialerReport).
+// quotes ("number": 09331112233), Python literals (single quotes, u'…', None, True, False), times
+// without quotes, trailing commas and raw control characters in texts (Simotel: pages IncomingCall,
+// OutgoingFax, Survey, AutoDialerReport).
 func tolerant(text []byte) (any, error) {
 	p := &parser{text: text}
 	value, err := p.value(0)
@@ -65,7 +65,7 @@ func (p *parser) value(depth int) (any, error) {
 	case '"', '\'':
 		return p.quoted()
 	default:
-		return p.bare()
+		return p.bare(",{}[]\"'\r\n")
 	}
 }
 
@@ -101,7 +101,7 @@ func (p *parser) key() (any, error) {
 	if c := p.next(); c == '"' || c == '\'' {
 		return p.quoted()
 	}
-	return p.bare()
+	return p.bare(",:{}[]\"'\r\n")
 }
 
 func (p *parser) list(depth int) (any, error) {
@@ -203,13 +203,17 @@ func (p *parser) unicode(text *strings.Builder) {
 	p.at = end
 }
 
-// bare reads a word without quotes: a constant, a number, or text such as 09331112233.
-func (p *parser) bare() (any, error) {
+// bare reads a word without quotes, up to one of the ends: a constant, a number, or text such as
+// 09331112233.
+func (p *parser) bare(ends string) (any, error) {
 	start := p.at
-	for p.at < len(p.text) && strings.IndexByte(",:{}[]\"'\r\n", p.text[p.at]) < 0 {
+	for p.at < len(p.text) && strings.IndexByte(ends, p.text[p.at]) < 0 {
 		p.at++
 	}
 	word := strings.TrimSpace(string(p.text[start:p.at]))
+	if quote := p.next(); (quote == '"' || quote == '\'') && len(word) == 1 && strings.ContainsAny(word, "uUbBrR") {
+		return p.quoted() // Python's u'…' and b'…'
+	}
 	switch word {
 	case "":
 		return nil, p.errorf("expected a value")

@@ -10,14 +10,24 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/event"
 )
 
-// layouts are the ways in which PBXs write times without an offset. Go reads a fraction of a second
+// offsetLayouts are the ways in which PBXs write times with an offset. Go reads a fraction of a second
 // after each.
+var offsetLayouts = []string{
+	"2006-01-02T15:04:05Z07:00", // Acefone, ISO 8601
+	"2006-01-02T15:04:05Z0700",
+	"2006-01-02 15:04:05Z07:00",
+	"2006-01-02 15:04:05 Z07:00",
+	"2006-01-02 15:04:05 Z0700",
+}
+
+// layouts are the ways in which PBXs write times without an offset.
 var layouts = []string{
-	"2006-01-02 15:04:05",    // Simotel, VoIPstudio, Acefone
-	"2006-01-02T15:04:05",    // Acefone, ISO 8601
-	"1/2/2006, 3:04:05 PM",   // Acefone's dialler
-	"02/01/2006 15:04:05",    // Smartflo's older text
-	"2006-01-02 03:04:05 PM", // Acefone, 12 hours
+	"2006-01-02 15:04:05",   // Simotel, VoIPstudio, Acefone
+	"2006-01-02T15:04:05",   // Acefone, ISO 8601
+	"1/2/2006, 3:04:05 PM",  // Acefone's dialler
+	"15:04:05 2006-01-02",   // Simotel: table of the Cdr page, written from right to left
+	"2006-01-02 3:04:05 PM", // Acefone, 12 hours
+	"2006-01-02 15:04",
 	"2006-01-02",
 }
 
@@ -32,33 +42,66 @@ func (f Fields) Time(settings Settings, keys ...string) *time.Time {
 	return nil
 }
 
-// ParseTime reads a time as PBXs write it, or returns nil. A time that a zone does not have, or has
-// twice, when clocks change, is taken as Go's time package does.
+// ParseTime reads a time as PBXs write it, or returns nil.
+//
+// A time without an offset is of the zone. When clocks change, such a time may not exist or exist
+// twice: both are read with the offset that was in force before the change. So 01:30 in the hour that
+// London skips is 02:30 summer time, and 01:30 in the hour that it repeats is the first one.
 func ParseTime(text string, zone *time.Location) *time.Time {
 	if text == "" || len(text) > 64 {
 		return nil
 	}
-	if zone == nil {
-		zone = time.UTC
-	}
-	if t, err := time.Parse(time.RFC3339Nano, strings.Replace(text, " ", "T", 1)); err == nil {
-		return inUTC(t)
-	}
+	text = strings.NewReplacer("\u202f", " ", "\u00a0", " ").Replace(text) // 9:12:56\u202fPM, as browsers' libraries write it
 	for _, layout := range layouts {
-		if t, err := time.ParseInLocation(layout, text, zone); err == nil {
+		if t, err := time.Parse(layout, text); err == nil {
+			return inUTC(onTheClock(t, zone))
+		}
+	}
+	for _, layout := range offsetLayouts {
+		if t, err := time.Parse(layout, text); err == nil {
 			return inUTC(t)
 		}
 	}
-	if seconds, fraction, _ := strings.Cut(text, "."); len(seconds) >= 9 && len(seconds) <= 13 {
-		if n, err := strconv.ParseInt(seconds, 10, 64); err == nil && n > 0 {
-			if len(seconds) >= 12 {
-				return inUTC(time.UnixMilli(n))
-			}
-			nanos, _ := strconv.ParseInt((fraction + "000000000")[:9], 10, 64)
-			return inUTC(time.Unix(n, nanos))
-		}
+	return epoch(text)
+}
+
+// onTheClock is when the clocks of a zone showed what t shows in UTC.
+func onTheClock(t time.Time, zone *time.Location) time.Time {
+	if zone == nil {
+		return t
 	}
-	return nil
+	offset := func(at time.Time) time.Duration {
+		_, seconds := at.In(zone).Zone()
+		return time.Duration(seconds) * time.Second
+	}
+	before, after := offset(t.Add(-24*time.Hour)), offset(t.Add(24*time.Hour))
+	if first := t.Add(-before); offset(first) == before {
+		return first
+	}
+	if second := t.Add(-after); offset(second) == after {
+		return second
+	}
+	return t.Add(-before)
+}
+
+// epoch reads seconds since 1970, perhaps with a fraction, or milliseconds.
+func epoch(text string) *time.Time {
+	seconds, fraction, _ := strings.Cut(text, ".")
+	if len(seconds) < 9 || len(seconds) > 13 {
+		return nil
+	}
+	n, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil || n <= 0 {
+		return nil
+	}
+	if len(seconds) >= 12 {
+		return inUTC(time.UnixMilli(n))
+	}
+	nanos, err := strconv.ParseUint((fraction + "000000000")[:9], 10, 32)
+	if err != nil {
+		return nil
+	}
+	return inUTC(time.Unix(n, int64(nanos)))
 }
 
 func inUTC(t time.Time) *time.Time {
@@ -69,18 +112,14 @@ func inUTC(t time.Time) *time.Time {
 	return &t
 }
 
-// Party is one end of a call. Its number is E.164 where that follows from the text and the region
-// alone, else empty; international says that the provider writes numbers with their country code
-// and no plus sign.
-func (s Settings) Party(raw, name string, international bool) event.Party {
+// Party is one end of a call by the text that the PBX has for it. Its number is E.164 where that
+// follows from the text and the settings alone, else empty.
+func (s Settings) Party(raw string) event.Party {
 	raw = strings.TrimSpace(raw)
-	party := event.Party{Raw: raw, Name: name}
 	if isExtension(raw) {
-		party.Extension = raw
-		return party
+		return event.Party{Raw: raw, Extension: raw}
 	}
-	party.Number = E164(raw, s.Region, international)
-	return party
+	return event.Party{Raw: raw, Number: E164(raw, s.Region, s.International)}
 }
 
 // isExtension: 2 to 6 digits with no plus sign are an internal number.

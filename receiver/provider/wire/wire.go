@@ -10,8 +10,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"mime"
+	"mime/multipart"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,10 +29,12 @@ const maxParameters = 10_000
 
 // Settings are what a webhook's spec says about how its PBX writes.
 type Settings struct {
-	Version  v1alpha1.Version  // Simotel's; empty: told from the request
-	Location *time.Location    // of times without an offset; nil is UTC
-	Region   string            // ISO country of numbers that are not international, or empty
-	Fields   map[string]string // Acefone: canonical field to the customer's own key
+	Version  v1alpha1.Version // Simotel's; empty: told from the request
+	Location *time.Location   // of times without an offset; nil is UTC
+	Region   string           // ISO country of numbers that are not international, or empty
+	// International says that the provider writes numbers with their country code and no plus sign.
+	International bool
+	Fields        map[string]string // Acefone: canonical field to the customer's own key
 	// TokenName is the key that may carry the token; it is removed from the payload.
 	TokenName string
 }
@@ -57,13 +63,19 @@ func (f *Fields) addBody(r *event.Request) error {
 	if len(body) == 0 {
 		return nil
 	}
+	if media, parameters, err := mime.ParseMediaType(r.ContentType()); err == nil && media == "multipart/form-data" {
+		return f.addParts(multipart.NewReader(bytes.NewReader(r.Body), parameters["boundary"]))
+	}
 	// told by its first byte: some PBXs send JSON and call it a form, or a form and call it nothing
-	if body[0] != '{' && body[0] != '[' && bytes.IndexByte(body, '=') > 0 {
+	if strings.IndexByte(`{["'`, body[0]) < 0 && bytes.IndexByte(body, '=') > 0 {
 		return f.addParameters(string(body))
 	}
 	value, err := ParseJSON(body)
 	if err != nil {
 		return err
+	}
+	if text, ok := value.(string); ok { // JSON inside a JSON text
+		value = nested(text)
 	}
 	if list, ok := value.([]any); ok && len(list) == 1 {
 		value = list[0]
@@ -76,6 +88,29 @@ func (f *Fields) addBody(r *event.Request) error {
 		f.sent[key] = value
 	}
 	return nil
+}
+
+// addParts reads a form that came as multipart/form-data. Files are no fields.
+func (f *Fields) addParts(parts *multipart.Reader) error {
+	for n := 0; ; n++ {
+		part, err := parts.NextPart()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read part %d of the form: %w", n+1, err)
+		}
+		if n == maxParameters {
+			return fmt.Errorf("expected at most %d parameters", maxParameters)
+		}
+		value, err := io.ReadAll(part) // within the body, which is bounded
+		if err != nil {
+			return fmt.Errorf("read part %d of the form: %w", n+1, err)
+		}
+		if name := part.FormName(); name != "" && part.FileName() == "" {
+			f.sent[name] = nested(string(value))
+		}
+	}
 }
 
 func describe(value any) string {
@@ -135,12 +170,61 @@ func (f Fields) index(settings Settings) Fields {
 		maps.DeleteFunc(f.sent, func(key string, _ any) bool { return isNamed(key, settings.TokenName) })
 	}
 	f.named = make(map[string]any, len(f.sent))
+	var odd []string // that are not the name of their field
 	for key, value := range f.sent {
-		if trimmed := strings.TrimSpace(key); trimmed == key || f.named[trimmed] == nil {
-			f.named[trimmed] = value
+		if strings.TrimSpace(key) == key {
+			f.named[key] = value
+		}
+		if strings.TrimSpace(key) != key || strings.HasSuffix(key, "]") {
+			odd = append(odd, key)
 		}
 	}
+	slices.Sort(odd) // so that it comes out the same each time
+	objects := map[string]any{}
+	for _, key := range odd {
+		if trimmed := strings.TrimSpace(key); strings.HasSuffix(trimmed, "]") && strings.IndexByte(trimmed, '[') > 0 {
+			nest(objects, trimmed, f.sent[key])
+		} else if f.named[trimmed] == nil {
+			f.named[trimmed] = f.sent[key]
+		}
+	}
+	f.add(objects)
 	return f
+}
+
+// nest puts the value of a key such as detail[0][dst] where it would be in JSON, as PHP reads forms.
+func nest(objects map[string]any, key string, value any) {
+	name, rest, _ := strings.Cut(strings.TrimSuffix(key, "]"), "[")
+	steps := append([]string{name}, strings.Split(rest, "][")...)
+	if len(steps) > maxDepth {
+		return
+	}
+	last := len(steps) - 1
+	for _, step := range steps[:last] {
+		inner, ok := objects[step].(map[string]any)
+		if !ok {
+			inner = map[string]any{}
+			objects[step] = inner
+		}
+		objects = inner
+	}
+	objects[steps[last]] = value
+}
+
+// add adds fields that are not there.
+func (f Fields) add(more map[string]any) {
+	for name, value := range more {
+		if _, known := f.named[name]; !known {
+			f.named[name] = value
+		}
+	}
+}
+
+// Unfold adds the fields of the objects under keys to those beside them, which come first.
+func (f Fields) Unfold(keys ...string) {
+	for _, key := range keys {
+		f.add(f.Object(key).named)
+	}
 }
 
 // isNamed compares a key as it was sent with a name, in any case.
@@ -185,12 +269,23 @@ func (f Fields) Drop(drop func(value string) bool) {
 	}
 }
 
-// Value is the field as it was read, by the first of the keys that has one.
+// Value is the field as it was read, by the first of the keys that has one. A key such as
+// description.FAXPAGES is that of a field inside another one.
 func (f Fields) Value(keys ...string) any {
 	for _, key := range keys {
-		if value := f.named[key]; value != nil && value != "" {
+		if value := f.lookup(key); value != nil && value != "" {
 			return value
 		}
+	}
+	return nil
+}
+
+func (f Fields) lookup(key string) any {
+	if value, ok := f.named[key]; ok {
+		return value
+	}
+	if outer, inner, dotted := strings.Cut(key, "."); dotted && f.named[outer] != nil {
+		return AsFields(f.named[outer]).lookup(inner)
 	}
 	return nil
 }
@@ -198,7 +293,7 @@ func (f Fields) Value(keys ...string) any {
 // Text is the field as text, by the first of the keys that is not empty.
 func (f Fields) Text(keys ...string) string {
 	for _, key := range keys {
-		if text := Text(f.named[key]); text != "" {
+		if text := Text(f.lookup(key)); text != "" {
 			return text
 		}
 	}
@@ -252,9 +347,28 @@ func AsList(value any) []any {
 	case []any:
 		return value
 	case map[string]any:
+		if list := numbered(value); list != nil {
+			return list
+		}
 		return []any{value}
 	}
 	return nil
+}
+
+// numbered is the list that an object with the keys 0, 1, 2… stands for, or nil.
+func numbered(object map[string]any) []any {
+	list := make([]any, 0, len(object))
+	for i := range len(object) {
+		value, ok := object[strconv.Itoa(i)]
+		if !ok {
+			return nil
+		}
+		list = append(list, value)
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return list
 }
 
 // Text is a JSON value as text: null is empty, objects and lists are JSON.

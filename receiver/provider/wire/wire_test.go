@@ -90,8 +90,8 @@ func TestNumbers(t *testing.T) {
 		{"Extension-0602141810347", "IN", false, "", ""},
 		{"", "IR", true, "", ""},
 	} {
-		party := wire.Settings{Region: tc.region}.Party(tc.raw, "n", tc.international)
-		require.Equal(t, event.Party{Raw: tc.raw, Name: "n", Number: tc.want, Extension: tc.exten}, party)
+		party := wire.Settings{Region: tc.region, International: tc.international}.Party(tc.raw)
+		require.Equal(t, event.Party{Raw: tc.raw, Number: tc.want, Extension: tc.exten}, party)
 	}
 }
 

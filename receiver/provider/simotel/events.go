@@ -1,0 +1,255 @@
+package simotel
+
+import (
+	"strings"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+)
+
+// Event is one of Simotel's events.
+type Event struct {
+	Name  string // as its panel spells it
+	Type  event.Type
+	Types string // for the documentation, where the fields decide on the type
+	Rules wire.Rules
+	// then is what no rule can say.
+	then func(e *event.Event)
+}
+
+// Events are all that Simotel sends (Simotel: one page an event).
+var Events = []Event{
+	{Name: "Cdr", Type: event.CallEnded, Types: "call.ended; call.missed for an incoming call with NO ANSWER or BUSY", Rules: join(about, record, cdr, byAPI), then: missed},
+	{Name: "NewState", Type: event.ExtensionState, Types: "call.ringing for Ringing, else extension.state", Rules: join(about, newState), then: ringing},
+	{Name: "IncomingCall", Type: event.CallStarted, Rules: join(about, incomingCall, byAPI)},
+	{Name: "OutgoingCall", Type: event.CallStarted, Rules: join(about, outgoingCall, byAPI)},
+	{Name: "Transfer", Type: event.CallTransferred, Rules: join(about, transfer)},
+	{Name: "ExtenAdded", Type: event.ExtensionAdded, Rules: extension},
+	{Name: "ExtenRemoved", Type: event.ExtensionRemoved, Rules: extension},
+	{Name: "IncomingFax", Type: event.FaxReceived, Rules: join(about, fax)},
+	{Name: "OutgoingFax", Type: event.FaxSent, Rules: join(about, fax)},
+	{Name: "CdrQueue", Type: event.QueueCompleted, Rules: join(about, record, cdrQueue, byAPI)},
+	{Name: "VoiceMail", Type: event.VoicemailReceived, Rules: join(about, voicemail)},
+	{Name: "VoiceMailEmail", Type: event.VoicemailEmailed, Rules: join(about, voicemail)},
+	{Name: "Survey", Type: event.SurveyAnswered, Rules: join(about, survey)},
+	{Name: "Ping", Type: event.Ping},
+	{Name: "TrunkNewState", Type: event.TrunkState, Rules: trunk},
+	{Name: "TrunkAdded", Type: event.TrunkAdded, Rules: trunk},
+	{Name: "TrunkRemoved", Type: event.TrunkRemoved, Rules: trunk},
+	{Name: "AutoDialerReport", Type: event.CampaignReported, Rules: join(about, campaign)},
+	{Name: "ReservedCallInFront", Type: event.QueueReserved, Rules: join(about, reservation)},
+}
+
+func join(all ...wire.Rules) wire.Rules {
+	var joined wire.Rules
+	for _, rules := range all {
+		joined = append(joined, rules...)
+	}
+	return joined
+}
+
+// about says which call an event belongs to. Older pages write unique_id, newer ones cuid; the wire
+// may carry both, with one value.
+var about = wire.Rules{
+	{Field: "call.id", Keys: []string{"unique_id", "cuid"}},
+	{Field: "call.queue", Keys: []string{"queue"}},
+}
+
+// byAPI: only calls that Simotel's API originated ("two-way") have that id (Simotel: Cdr page).
+var byAPI = wire.Rules{
+	{Field: "call.callType", Keys: []string{"originated_call_id"}, As: func(string) string { return string(v1alpha1.CallTypeClickToCall) }, Note: "ClickToCall where there is one"},
+}
+
+var newState = wire.Rules{
+	{Field: "extension.number", Keys: []string{"exten"}},
+	{Field: "extension.state", Keys: []string{"state"}, Values: extensionStates},
+	{Field: "extension.participant", Keys: []string{"participant"}},
+	{Field: "extension.queue", Keys: []string{"queue"}},
+	{Field: "call.from.number", Keys: []string{"participant", "exten"}, Set: side("in", "out"), Note: "`participant` where `direction` is in, `exten` where it is out"},
+	{Field: "call.to.number", Keys: []string{"participant", "exten"}, Set: side("out", "in"), Note: "`exten` where `direction` is in, `participant` where it is out"},
+	{Field: "call.state", Keys: []string{"state"}, Values: map[string]string{"ringing": event.StateRinging, "inuse": event.StateAnswered, "idle": "", "pause": "", "unavailable": ""}},
+}
+
+var extensionStates = map[string]string{"idle": "idle", "ringing": "ringing", "inuse": "inUse", "pause": "paused", "unavailable": "unavailable"}
+
+// side fills one end of a NewState's call. direction is seen from the extension: from the participant
+// when it is one, to it when it is the other.
+func side(participant, exten string) func(*event.Event, wire.Fields, wire.Settings, []string) {
+	return func(e *event.Event, f wire.Fields, s wire.Settings, keys []string) {
+		number := ""
+		switch wire.Plain(f.Text("direction")) {
+		case participant:
+			number = f.Text(keys[0])
+		case exten:
+			number = f.Text(keys[1])
+		}
+		if number == "" {
+			return
+		}
+		if participant == "in" {
+			e.NeedCall().From = s.Party(number)
+		} else {
+			e.NeedCall().To = s.Party(number)
+		}
+	}
+}
+
+// ringing belongs to the call, all other states to the extension.
+func ringing(e *event.Event) {
+	if e.Extension != nil && e.Extension.State == "ringing" {
+		e.Type = event.CallRinging
+	}
+}
+
+var incomingCall = wire.Rules{
+	{Field: "call.state", Const: event.StateStarted},
+	{Field: "call.direction", Const: event.Inbound},
+	{Field: "call.callType", Const: string(v1alpha1.CallTypeInbound)},
+	{Field: "call.from.number", Keys: []string{"number"}},
+}
+
+var outgoingCall = wire.Rules{
+	{Field: "call.state", Const: event.StateStarted},
+	{Field: "call.direction", Const: event.Outbound},
+	{Field: "call.callType", Const: string(v1alpha1.CallTypeOutbound)},
+	{Field: "call.to.number", Keys: []string{"number"}},
+}
+
+var transfer = wire.Rules{
+	{Field: "call.from.number", Keys: []string{"transferred_from"}},
+	{Field: "call.to.number", Keys: []string{"transferred_to"}},
+	// the sample has transferer, the table transfer
+	{Field: "call.agents", Keys: []string{"transferer", "transfer"}, Set: transferer, Note: "one agent, with the number of who transferred"},
+}
+
+func transferer(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
+	if by := f.Text(keys...); by != "" {
+		e.NeedCall().Agents = []event.Agent{{Number: by}}
+	}
+}
+
+var extension = wire.Rules{
+	{Field: "extension.number", Keys: []string{"exten", "number"}}, // ExtenRemoved: the table has number
+	{Field: "extension.state", Keys: []string{"state"}, Values: extensionStates},
+}
+
+var trunk = wire.Rules{
+	{Field: "trunk.name", Keys: []string{"trunk_name"}},
+	{Field: "trunk.technology", Keys: []string{"trunk_type"}},
+	{Field: "trunk.state", Keys: []string{"state"}, As: strings.ToLower},
+	{Field: "time", Keys: []string{"date", "last_time"}},
+}
+
+// record is what Cdr and CdrQueue share. Samples have starttime, the table of the Cdr page
+// start_time.
+var record = wire.Rules{
+	{Field: "time", Keys: []string{"endtime", "end_time"}},
+	{Field: "call.state", Const: event.StateEnded},
+	{Field: "call.from.number", Keys: []string{"src"}},
+	{Field: "call.to.number", Keys: []string{"dst"}},
+	{Field: "call.startTime", Keys: []string{"starttime", "start_time"}},
+	{Field: "call.endTime", Keys: []string{"endtime", "end_time"}},
+	{Field: "call.durationSeconds", Keys: []string{"duration"}},
+	{Field: "call.talkSeconds", Keys: []string{"billsec"}},
+	{Field: "call.waitSeconds", Keys: []string{"wait"}},
+	{Field: "call.disposition", Keys: []string{"disposition"}, Values: dispositions},
+	{Field: "call.recording", Keys: []string{"record"}},
+}
+
+// dispositions: samples have NO ANSWER, the table No Answered.
+var dispositions = map[string]string{"answered": "answered", "noanswer": "noAnswer", "noanswered": "noAnswer", "busy": "busy"}
+
+var cdr = wire.Rules{
+	{Field: "call.direction", Keys: []string{"type"}, Values: map[string]string{
+		"incoming": event.Inbound, "outgoing": event.Outbound, "local": event.Internal, "feature": event.Internal, "nodefined": "",
+	}},
+	{Field: "call.callType", Keys: []string{"type"}, Values: map[string]string{
+		"incoming": string(v1alpha1.CallTypeInbound), "outgoing": string(v1alpha1.CallTypeOutbound),
+		"local": string(v1alpha1.CallTypeInternal), "feature": string(v1alpha1.CallTypeInternal), "nodefined": "",
+	}},
+}
+
+// missed: an incoming call that nobody answered has its own type.
+func missed(e *event.Event) {
+	if c := e.Call; c.Direction == event.Inbound && (c.Disposition == "noAnswer" || c.Disposition == "busy") {
+		e.Type, c.State = event.CallMissed, event.StateMissed
+	}
+}
+
+var cdrQueue = wire.Rules{
+	{Field: "call.answerTime", Keys: []string{"answeredtime"}},
+	{Field: "call.ringTime", Keys: []string{"ringtime"}},
+	{Field: "call.endedBy", Keys: []string{"hangup"}, As: strings.ToLower},
+	{Field: "call.agents", Keys: []string{"detail"}, Set: legs, Note: "one a leg, with its `dst`"},
+}
+
+const maxAgents = 100
+
+func legs(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
+	for _, leg := range f.List(keys...) {
+		if number := wire.AsFields(leg).Text("dst"); number != "" && len(e.NeedCall().Agents) < maxAgents {
+			e.Call.Agents = append(e.Call.Agents, event.Agent{Number: number})
+		}
+	}
+}
+
+// none: FAXERROR is the text None when all went well.
+func none(text string) string {
+	if text == "None" {
+		return ""
+	}
+	return text
+}
+
+// fax: what is one level down is called description when the fax came in, info when it went out.
+var fax = wire.Rules{
+	{Field: "time", Keys: []string{"date"}},
+	{Field: "fax.id", Keys: []string{"fax_id"}},
+	{Field: "fax.from.number", Keys: []string{"src"}},
+	{Field: "fax.to.number", Keys: []string{"dst"}},
+	{Field: "fax.state", Keys: []string{"state"}, As: strings.ToLower},
+	{Field: "fax.pages", Keys: []string{"description.FAXPAGES", "info.FAXPAGES"}},
+	{Field: "fax.error", Keys: []string{"description.FAXERROR", "info.FAXERROR"}, As: none, Note: "empty for the text None, which stands for success"},
+	{Field: "fax.station", Keys: []string{"description.REMOTESTATIONID", "info.REMOTESTATIONID"}},
+}
+
+var voicemail = wire.Rules{
+	{Field: "time", Keys: []string{"date"}},
+	{Field: "voicemail.id", Keys: []string{"id"}},
+	{Field: "voicemail.mailbox", Keys: []string{"number"}},
+	{Field: "voicemail.state", Keys: []string{"state"}, As: strings.ToLower},
+	{Field: "voicemail.durationSeconds", Keys: []string{"duration"}},
+	{Field: "voicemail.file", Keys: []string{"filename"}},
+	{Field: "voicemail.caller", Keys: []string{"caller"}},
+	{Field: "voicemail.message", Keys: []string{"message"}},
+	{Field: "voicemail.receiver", Keys: []string{"receiver"}},
+}
+
+var survey = wire.Rules{
+	{Field: "time", Keys: []string{"date"}},
+	{Field: "survey.point", Keys: []string{"point"}},
+	{Field: "survey.label", Keys: []string{"label"}},
+	{Field: "survey.queue", Keys: []string{"queue"}},
+	{Field: "survey.from.number", Keys: []string{"src"}},
+	{Field: "survey.to.number", Keys: []string{"dst"}},
+}
+
+var campaign = wire.Rules{
+	{Field: "time", Keys: []string{"end", "start"}},
+	{Field: "campaign.id", Keys: []string{"campaign_id"}},
+	{Field: "campaign.name", Keys: []string{"campaign"}},
+	{Field: "campaign.number", Keys: []string{"number"}},
+	{Field: "campaign.disposition", Keys: []string{"disposition"}, Values: dispositions},
+	{Field: "campaign.try", Keys: []string{"try"}},
+	{Field: "campaign.repeat", Keys: []string{"repeat"}},
+	{Field: "campaign.talkSeconds", Keys: []string{"billsec"}},
+	{Field: "campaign.waitSeconds", Keys: []string{"wait"}},
+	{Field: "campaign.tries", Keys: []string{"tries"}, Note: "as sent"},
+}
+
+var reservation = wire.Rules{
+	{Field: "time", Keys: []string{"date"}},
+	{Field: "queueReservation.queue", Keys: []string{"queue_name", "queue"}},
+	{Field: "queueReservation.caller", Keys: []string{"caller_id"}},
+}

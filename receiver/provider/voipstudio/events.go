@@ -1,0 +1,167 @@
+package voipstudio
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+)
+
+// Event is one of VoIPstudio's events.
+type Event struct {
+	Name  string
+	Type  event.Type
+	Rules wire.Rules
+}
+
+// Events are all that VoIPstudio sends (VoIPstudio: Integrations - Webhooks; monitor.audio_ready is
+// known from captures alone).
+var Events = []Event{
+	{"call.initial", event.CallStarted, join(call, state(event.StateStarted))},
+	{"call.ringing", event.CallRinging, join(call, state(event.StateRinging), rang)},
+	{"call.connected", event.CallAnswered, join(call, state(event.StateAnswered))},
+	{"call.hold", event.CallHeld, join(call, state(event.StateHeld))},
+	{"call.unhold", event.CallResumed, join(call, state(event.StateAnswered))},
+	{"call.missed", event.CallMissed, join(call, state(event.StateMissed), missed)},
+	{"call.hangup", event.CallEnded, join(call, state(event.StateEnded), ended)},
+	{"call.dtmf", event.CallDTMF, join(call, state(event.StateAnswered), dtmf)},
+	{"sms.received", event.SMSReceived, join(about, sms)},
+	{"queue.wrapup", event.QueueWrapup, join(call, wrapup)},
+	{"monitor.audio_ready", event.RecordingReady, join(call, recording)},
+}
+
+// Categories are the event types that one chooses in VoIPstudio's panel, with the events of each.
+var Categories = map[string][]string{
+	"CallStateChange": {"call.initial", "call.ringing", "call.connected", "call.hold", "call.unhold", "call.missed", "call.hangup"},
+	"CallRinging":     {"call.ringing"},
+	"CallConnected":   {"call.connected"},
+	"CallEnded":       {"call.hangup"},
+	"CallMissed":      {"call.missed"},
+	"CallDTMF":        {"call.dtmf"},
+	"SMSReceived":     {"sms.received"},
+	"QueueWrapUp":     {"queue.wrapup"},
+}
+
+func join(all ...wire.Rules) wire.Rules {
+	var joined wire.Rules
+	for _, rules := range all {
+		joined = append(joined, rules...)
+	}
+	return joined
+}
+
+// about is what every event has.
+var about = wire.Rules{
+	{Field: "time", Keys: []string{"event_time"}},
+}
+
+// call is what every event of a call has.
+var call = join(about, wire.Rules{
+	{Field: "call.id", Keys: []string{"root_call_id", "call_id"}, Note: "the whole call where `root_call_id` is given"},
+	{Field: "call.legId", Keys: []string{"call_id"}, Set: legID, Note: "where `root_call_id` is given too"},
+	{Field: "call.direction", Keys: []string{"destination"}, Values: map[string]string{"in": event.Inbound, "out": event.Outbound}},
+	{Field: "call.callType", Keys: []string{"destination"}, Values: map[string]string{
+		"in": string(v1alpha1.CallTypeInbound), "out": string(v1alpha1.CallTypeOutbound),
+	}},
+	{Field: "call.callType", Keys: []string{"state"}, As: clickToCall, Note: "ClickToCall for ACCEPTED"},
+	{Field: "call.context", Keys: []string{"context"}},
+	{Field: "call.final", Keys: []string{"final"}},
+	{Field: "call.from.number", Keys: []string{"src"}},
+	{Field: "call.from.name", Keys: []string{"src_name"}, As: displayName},
+	{Field: "call.to.number", Keys: []string{"dst"}},
+	{Field: "call.to.name", Keys: []string{"dst_name"}, As: displayName},
+	{Field: "call.agents", Keys: []string{"dst_id", "src_id"}, Set: agent, Note: "`dst_id` of an inbound call, `src_id` of an outbound one, with that side's name and extension; nobody for 0, and for the context QUEUE, where it is the queue"},
+	{Field: "call.startTime", Keys: []string{"start_time"}},
+	{Field: "call.answerTime", Keys: []string{"connected_at"}},
+	{Field: "call.durationSeconds", Keys: []string{"duration"}},
+	{Field: "call.hangupCause", Keys: []string{"t_cause"}},
+	{Field: "call.endedBy", Keys: []string{"terminated_by"}},
+	{Field: "links.call", Keys: []string{"call_id"}, As: callLink},
+	{Field: "links.cdrs", Keys: []string{"call_id"}, As: filtered("cdrs")},
+	{Field: "links.monitors", Keys: []string{"call_id"}, As: filtered("monitors")},
+})
+
+// state is the call's state after an event.
+func state(state string) wire.Rules { return wire.Rules{{Field: "call.state", Const: state}} }
+
+var rang = wire.Rules{
+	{Field: "call.ringTime", Keys: []string{"event_time"}},
+}
+
+var missed = wire.Rules{
+	{Field: "call.disposition", Const: "noAnswer"}, // "Missed (unanswered) call"
+}
+
+var ended = wire.Rules{
+	{Field: "call.endTime", Keys: []string{"event_time"}},
+	{Field: "call.disposition", Keys: []string{"connected_at"}, As: func(string) string { return "answered" }, Note: "answered where the call was connected"},
+}
+
+var dtmf = wire.Rules{
+	{Field: "call.digits", Keys: []string{"dtmf_tag"}},
+}
+
+var wrapup = wire.Rules{
+	{Field: "call.state", Keys: []string{"state"}, As: strings.ToLower, Note: "of the wrap-up panel: start, end, timeout"},
+}
+
+var recording = wire.Rules{
+	{Field: "call.recording", Keys: []string{"monitor_id"}, Note: "the id of the recording among the monitors"},
+}
+
+var sms = wire.Rules{
+	{Field: "sms.from.number", Keys: []string{"from_no"}},
+	{Field: "sms.to.number", Keys: []string{"to_no"}},
+	{Field: "sms.text", Keys: []string{"text"}},
+	{Field: "sms.customerId", Keys: []string{"customer_id"}},
+	{Field: "sms.userId", Keys: []string{"user_id"}},
+}
+
+// legID: without a root the leg is the call, and there is no other.
+func legID(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
+	if f.Text("root_call_id") != "" {
+		e.NeedCall().LegID = f.Text(keys...)
+	}
+}
+
+// clickToCall: ACCEPTED is the state of a click-to-call whose caller has answered.
+func clickToCall(state string) string {
+	if wire.Plain(state) == "accepted" {
+		return string(v1alpha1.CallTypeClickToCall)
+	}
+	return ""
+}
+
+func agent(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
+	c := e.NeedCall()
+	id, party := f.Text(keys[0]), c.To
+	if c.Direction == event.Outbound {
+		id, party = f.Text(keys[1]), c.From
+	}
+	if c.Direction == "" || id == "" || id == "0" || wire.Plain(c.Context) == "queue" {
+		return
+	}
+	c.Agents = []event.Agent{{ID: id, Name: party.Name, Number: party.Extension}}
+}
+
+// callLink is the call's own resource, which is there while the call goes on.
+func callLink(leg string) string { return "/v1.1/calls/" + url.PathEscape(leg) }
+
+// filtered is the list of a resource's entries for a call: call_id is their live_id.
+func filtered(resource string) func(leg string) string {
+	return func(leg string) string {
+		return "/v1.1/" + resource + "?filter=" + url.QueryEscape(`[{"property":"live_id","operator":"=","value":`+string(wire.Marshal(leg))+`}]`)
+	}
+}
+
+// displayName is the name in a SIP display name such as "John" <2001>, quotes gone.
+func displayName(text string) string {
+	name, address, found := strings.Cut(text, "<")
+	name = strings.TrimSpace(strings.Trim(strings.TrimSpace(name), `"`))
+	if name == "" && found {
+		return strings.TrimSuffix(strings.TrimSpace(address), ">")
+	}
+	return name
+}
