@@ -55,6 +55,26 @@ func Decode(p v1alpha1.Provider, r *event.Request, s wire.Settings) event.Event 
 	return e
 }
 
+// Mappings say how each of a provider's events becomes canonical.
+func Mappings(p v1alpha1.Provider) []wire.Mapping {
+	var all []wire.Mapping
+	switch p {
+	case v1alpha1.Simotel:
+		for _, e := range simotel.Events {
+			all = append(all, wire.Mapping{Event: e.Name, Type: wire.First(e.Types, string(e.Type)), Rules: e.Rules})
+		}
+	case v1alpha1.VoIPstudio:
+		for _, e := range voipstudio.Events {
+			all = append(all, wire.Mapping{Event: e.Name, Type: string(e.Type), Rules: e.Rules})
+		}
+	case v1alpha1.Acefone:
+		for _, t := range acefone.Triggers {
+			all = append(all, wire.Mapping{Event: t.Name, Type: wire.First(string(t.Type), "call.missed or call.ended, as the call's status says"), Rules: acefone.Rules})
+		}
+	}
+	return all
+}
+
 // RepeatKey is equal for two requests of a webhook that are one event; ok is false where a provider
 // is not known to repeat itself. The body is always part of it: VoIPstudio's own examples give
 // different events one id, and taking two events for one would lose the second.

@@ -21,7 +21,7 @@ type Event struct {
 // Events are all that Simotel sends (Simotel: one page an event).
 var Events = []Event{
 	{Name: "Cdr", Type: event.CallEnded, Types: "call.ended; call.missed for an incoming call with NO ANSWER or BUSY", Rules: join(about, record, cdr, byAPI), then: missed},
-	{Name: "NewState", Type: event.ExtensionState, Types: "call.ringing for Ringing, else extension.state", Rules: join(about, newState), then: ringing},
+	{Name: "NewState", Type: event.ExtensionState, Types: "call.ringing for Ringing, else extension.state", Rules: join(about, inQueue, newState), then: ringing},
 	{Name: "IncomingCall", Type: event.CallStarted, Rules: join(about, incomingCall, byAPI)},
 	{Name: "OutgoingCall", Type: event.CallStarted, Rules: join(about, outgoingCall, byAPI)},
 	{Name: "Transfer", Type: event.CallTransferred, Rules: join(about, transfer)},
@@ -29,10 +29,10 @@ var Events = []Event{
 	{Name: "ExtenRemoved", Type: event.ExtensionRemoved, Rules: extension},
 	{Name: "IncomingFax", Type: event.FaxReceived, Rules: join(about, fax)},
 	{Name: "OutgoingFax", Type: event.FaxSent, Rules: join(about, fax)},
-	{Name: "CdrQueue", Type: event.QueueCompleted, Rules: join(about, record, cdrQueue, byAPI)},
+	{Name: "CdrQueue", Type: event.QueueCompleted, Rules: join(about, inQueue, record, cdrQueue, byAPI)},
 	{Name: "VoiceMail", Type: event.VoicemailReceived, Rules: join(about, voicemail)},
 	{Name: "VoiceMailEmail", Type: event.VoicemailEmailed, Rules: join(about, voicemail)},
-	{Name: "Survey", Type: event.SurveyAnswered, Rules: join(about, survey)},
+	{Name: "Survey", Type: event.SurveyAnswered, Rules: join(about, inQueue, survey)},
 	{Name: "Ping", Type: event.Ping},
 	{Name: "TrunkNewState", Type: event.TrunkState, Rules: trunk},
 	{Name: "TrunkAdded", Type: event.TrunkAdded, Rules: trunk},
@@ -53,6 +53,10 @@ func join(all ...wire.Rules) wire.Rules {
 // may carry both, with one value.
 var about = wire.Rules{
 	{Field: "call.id", Keys: []string{"unique_id", "cuid"}},
+}
+
+// inQueue: the queue, where the call went through one.
+var inQueue = wire.Rules{
 	{Field: "call.queue", Keys: []string{"queue"}},
 }
 
@@ -250,6 +254,6 @@ var campaign = wire.Rules{
 
 var reservation = wire.Rules{
 	{Field: "time", Keys: []string{"date"}},
-	{Field: "queueReservation.queue", Keys: []string{"queue_name", "queue"}},
+	{Field: "queueReservation.queue", Keys: []string{"queue_name"}},
 	{Field: "queueReservation.caller", Keys: []string{"caller_id"}},
 }
