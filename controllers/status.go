@@ -59,11 +59,17 @@ func spoken(before, after *v1alpha1.PBXWebhookStatus) bool {
 			s.Receiver.Replicas = 0
 		}
 		if s.Events != nil { // the first event is news, the next one is a count
-			s.Events = &v1alpha1.EventsStatus{Received: min(s.Events.Received, 1), Rejected: min(s.Events.Rejected, 1), Unparsed: min(s.Events.Unparsed, 1)}
+			s.Events = &v1alpha1.EventsStatus{
+				Received: min(s.Events.Received, 1), Rejected: min(s.Events.Rejected, 1), Unparsed: min(s.Events.Unparsed, 1),
+				OtherVersion: min(s.Events.OtherVersion, 1),
+			}
 		}
 		for i := range s.Targets {
 			t := &s.Targets[i]
-			s.Targets[i] = v1alpha1.TargetStatus{Name: t.Name, Healthy: t.Healthy, LastError: t.LastError, DeadLettered: min(t.DeadLettered, 1)}
+			s.Targets[i] = v1alpha1.TargetStatus{
+				Name: t.Name, Healthy: t.Healthy, LastError: t.LastError,
+				DeadLettered: min(t.DeadLettered, 1), ExpressionErrors: min(t.ExpressionErrors, 1),
+			}
 		}
 		return s
 	}

@@ -50,6 +50,8 @@ type metrics struct {
 var (
 	receivedDesc  = prometheus.NewDesc("pbxhook_events_received_total", "Events accepted and kept, since the journal was made.", []string{"webhook"}, nil)
 	unparsedDesc  = prometheus.NewDesc("pbxhook_events_unparsed_total", "Events that could not be decoded, since the journal was made.", []string{"webhook"}, nil)
+	versionDesc   = prometheus.NewDesc("pbxhook_events_other_version_total", "Events that came in another version than spec.version, since the journal was made.", []string{"webhook"}, nil)
+	unsureDesc    = prometheus.NewDesc("pbxhook_target_expression_errors_total", "Events that a target got because an expression could not be evaluated.", []string{"webhook", "target"}, nil)
 	pendingDesc   = prometheus.NewDesc("pbxhook_target_pending_events", "Events that a target does not have yet.", []string{"webhook", "target"}, nil)
 	deliveredDesc = prometheus.NewDesc("pbxhook_target_delivered_total", "Events that a target took.", []string{"webhook", "target"}, nil)
 	deadDesc      = prometheus.NewDesc("pbxhook_target_dead_letters_total", "Events that were given up for a target.", []string{"webhook", "target"}, nil)
@@ -73,7 +75,7 @@ func (m *metrics) answered(webhook string, code int) {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{receivedDesc, unparsedDesc, pendingDesc, deliveredDesc, deadDesc, healthyDesc} {
+	for _, d := range []*prometheus.Desc{receivedDesc, unparsedDesc, versionDesc, unsureDesc, pendingDesc, deliveredDesc, deadDesc, healthyDesc} {
 		out <- d
 	}
 }
@@ -90,10 +92,12 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		id := w.Namespace + "/" + w.Name
 		counter(receivedDesc, w.Events.Received, id)
 		counter(unparsedDesc, w.Events.Unparsed, id)
+		counter(versionDesc, w.Events.OtherVersion, id)
 		for _, t := range w.Targets {
 			gauge(pendingDesc, float64(t.Pending), id, t.Name)
 			counter(deliveredDesc, t.Delivered, id, t.Name)
 			counter(deadDesc, t.DeadLettered, id, t.Name)
+			counter(unsureDesc, t.ExpressionErrors, id, t.Name)
 			healthy := 0.0
 			if t.Healthy {
 				healthy = 1

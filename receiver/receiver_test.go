@@ -125,6 +125,18 @@ func (r *running) send(password string) int {
 	return response.StatusCode
 }
 
+// post sends a body as a G4 Simotel would, with the first password.
+func (r *running) post(body string) {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodPost, "http://"+r.hooks+"/hooks/crm/callcenter", strings.NewReader(body))
+	require.NoError(r.t, err)
+	request.SetBasicAuth("pbx", "first")
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(r.t, err)
+	_ = response.Body.Close()
+	require.Equal(r.t, http.StatusAccepted, response.StatusCode)
+}
+
 func (r *running) report() statusz.Report {
 	r.t.Helper()
 	response, err := http.Get("http://" + r.status + "/statusz")
@@ -281,4 +293,87 @@ func TestWhatCannotBeServedIsRefusedAtTheStart(t *testing.T) {
 		}
 		require.ErrorContains(t, receiver.New(options).Run(t.Context()), want)
 	}
+}
+
+// TestExpressions: what holds goes out; what cannot be told goes out and is counted; an expression that
+// does not compile is that target's trouble alone, and the last good one stays in force.
+func TestExpressions(t *testing.T) {
+	s := newTarget(t)
+	with := func(name, expression string) string {
+		return fmt.Sprintf(`{name: %s, url: %q, retry: {initialDelay: 10ms}, expression: %q}`, name, s.URL+"/"+name, expression)
+	}
+	r := start(t, manifest("first", with("queue", `event.call.queue == "902"`)+", "+with("typo", `event.payload.nothing == "x"`)+", "+with("bad", `event.call.que == "902"`)))
+	r.post(`{"event_name":"CdrQueue","unique_id":"1.2","queue":"902"}`)
+	r.post(`{"event_name":"CdrQueue","unique_id":"1.3","queue":"903"}`)
+	s.has(t, "/queue", 1)
+	s.has(t, "/typo", 2)
+	targets := func() map[string]v1alpha1.TargetStatus {
+		named := map[string]v1alpha1.TargetStatus{}
+		for _, target := range r.report().Webhooks[0].Targets {
+			named[target.Name] = target
+		}
+		return named
+	}
+	r.eventually("both are counted", func() bool { return targets()["typo"].ExpressionErrors == 2 && targets()["typo"].Pending == 0 })
+	require.True(t, targets()["typo"].Healthy)
+	require.Equal(t, int64(2), targets()["bad"].Pending, "its events wait")
+	require.Contains(t, targets()["bad"].LastError, "expression: undefined field 'que'")
+	s.has(t, "/bad", 0)
+
+	r.write(manifest("first", with("queue", `event.call.queue = "903"`)+", "+with("bad", `event.call.queue == "903"`)))
+	s.has(t, "/bad", 1)
+	r.eventually("the last good one is named", func() bool {
+		return strings.Contains(targets()["queue"].LastError, "Syntax error") && strings.Contains(targets()["queue"].LastError, "the last good one stays in force")
+	})
+	require.False(t, targets()["queue"].Healthy)
+	r.post(`{"event_name":"CdrQueue","unique_id":"1.4","queue":"902"}`)
+	r.post(`{"event_name":"CdrQueue","unique_id":"1.5","queue":"903"}`)
+	s.has(t, "/queue", 2)
+	s.has(t, "/bad", 2)
+
+	r.write(manifest("first", with("queue", `event.call.queue == "903"`)))
+	r.eventually("mended", func() bool { return targets()["queue"].Healthy })
+}
+
+// TestFilterExpression is the same for the webhook's own expression.
+func TestFilterExpression(t *testing.T) {
+	s := newTarget(t)
+	with := func(expression string) string {
+		return strings.Replace(manifest("first", at("a", s.URL+"/a")), "  targets:", fmt.Sprintf("  filter: {expression: %q}\n  targets:", expression), 1)
+	}
+	r := start(t, with(`event.nothing`))
+	r.post(`{"event_name":"CdrQueue","unique_id":"1.2","queue":"902"}`)
+	r.post(`{"event_name":"CdrQueue","unique_id":"1.3","queue":"903"}`)
+	status := func() v1alpha1.TargetStatus { return r.report().Webhooks[0].Targets[0] }
+	r.eventually("said", func() bool {
+		return strings.Contains(status().LastError, "filter.expression: undefined field 'nothing'")
+	})
+	s.has(t, "/a", 0)
+	r.write(with(`event.call.queue == "902"`))
+	s.has(t, "/a", 1)
+	r.eventually("mended", func() bool { return status().Healthy && status().Pending == 0 })
+	r.write(with(`event.nothing`))
+	r.eventually("said again", func() bool { return strings.Contains(status().LastError, "the last good one stays in force") })
+	r.post(`{"event_name":"CdrQueue","unique_id":"1.4","queue":"903"}`)
+	r.post(`{"event_name":"CdrQueue","unique_id":"1.5","queue":"902"}`)
+	s.has(t, "/a", 2)
+}
+
+// TestAnotherVersionIsDecodedAndCounted, also after a restart.
+func TestAnotherVersionIsDecodedAndCounted(t *testing.T) {
+	s := newTarget(t)
+	r := start(t, strings.Replace(manifest("first", at("a", s.URL+"/a")), "provider: Simotel", "provider: Simotel\n  version: Rest4", 1))
+	require.Equal(t, http.StatusAccepted, r.send("first")) // Rest4
+	require.Zero(t, r.report().Webhooks[0].Events.OtherVersion)
+	r.post(`{"event_name":"Cdr","unique_id":"1.2"}`)
+	s.has(t, "/a", 2)
+	check := func() {
+		events := r.report().Webhooks[0].Events
+		require.Equal(t, int64(1), events.OtherVersion)
+		require.Equal(t, "G4", events.LastOtherVersion)
+	}
+	check()
+	r.stop()
+	r.run()
+	check()
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -21,6 +22,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/config"
 	"github.com/pbxhook/pbxhook/receiver/deliver"
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
+	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/filter"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 	"github.com/pbxhook/pbxhook/receiver/journal"
@@ -39,6 +41,7 @@ type webhook struct {
 	mu      sync.Mutex
 	targets map[string]*target
 	ending  map[string]*target // removed, with attempts that may still be under way
+	filter  *filter.Filter     // in force; nil before there was a good one
 }
 
 // target is one running dispatcher.
@@ -47,14 +50,17 @@ type target struct {
 	stop       context.CancelFunc
 	done       chan struct{}
 	deliverer  *deliver.Deliverer // nil while the target has a problem
+	filter     *filter.Target     // in force; nil before there was a good one
+	unsure     *atomic.Int64      // events that passed because no expression could tell
 }
 
 // plan is what a manifest asks for, checked as a whole before anything of it is put into force.
 type plan struct {
-	manifest *v1alpha1.PBXWebhook
-	ingest   ingest.Webhook
-	filter   *filter.Filter
-	targets  []targetPlan
+	manifest  *v1alpha1.PBXWebhook
+	ingest    ingest.Webhook
+	filter    *filter.Filter
+	filterErr error // its expression does not compile
+	targets   []targetPlan
 }
 
 type targetPlan struct {
@@ -62,6 +68,8 @@ type targetPlan struct {
 	url       string
 	policy    dispatch.Policy
 	deliverer *deliver.Deliverer
+	filter    *filter.Target
+	filterErr error // its expression does not compile
 }
 
 // planFor checks a manifest. Trouble of one target becomes that target's problem alone.
@@ -82,7 +90,8 @@ func planFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests, options Op
 	if err != nil {
 		return nil, fmt.Errorf("PBXWebhook %s: %w", id, err)
 	}
-	p := &plan{manifest: manifest, filter: filter.Compile(spec)}
+	p := &plan{manifest: manifest}
+	p.filter, p.filterErr = filter.Compile(spec)
 	p.ingest = ingest.Webhook{
 		Namespace: manifest.Namespace, Name: manifest.Name, Provider: spec.Provider,
 		Settings: wire.Settings{
@@ -155,6 +164,7 @@ func planTarget(namespace string, spec v1alpha1.Target, values *config.Manifests
 	if s := spec.Service; s != nil {
 		p.url = fmt.Sprintf("http://%s.%s.svc:%d%s", s.Name, namespace, s.Port, s.Path)
 	}
+	p.filter, p.filterErr = filter.CompileTarget(&spec)
 	if spec.Format == v1alpha1.FormatTemplate {
 		p.policy.Problem = "format Template is not implemented in this version: choose another format"
 		return p
@@ -299,26 +309,58 @@ func (w *webhook) apply(p *plan, attempts context.Context) error {
 	if err := w.journal.KeepCursors(names); err != nil {
 		return fmt.Errorf("note the targets in the journal: %w", err)
 	}
+	w.settleFilters(p)
 	for _, t := range p.targets {
-		attempt := w.attempt(p, t)
 		if running, ok := w.targets[t.spec.Name]; ok {
-			running.dispatcher.Configure(t.policy, attempt)
+			running.dispatcher.Configure(t.policy, w.attempt(p, t, running.unsure))
 			running.replace(t.deliverer)
+			running.filter = t.filter
 			continue
 		}
 		if _, err := w.journal.OpenCursor(t.spec.Name); err != nil { // before the next event is taken
 			return fmt.Errorf("open the cursor of target %s: %w", t.spec.Name, err)
 		}
-		w.targets[t.spec.Name] = w.start(t, attempt, attempts)
+		w.targets[t.spec.Name] = w.start(p, t, attempts)
 	}
 	return nil
 }
 
-func (w *webhook) start(t targetPlan, attempt dispatch.Attempt, attempts context.Context) *target {
+// settleFilters keeps the last good expression in force where the plan's does not compile. Where there
+// never was a good one, events wait: neither are they lost, nor sent to whom they are not for.
+func (w *webhook) settleFilters(p *plan) {
+	const wait, kept = "; its events wait until it is mended", "; the last good one stays in force"
+	var problem, warning string
+	switch {
+	case p.filterErr == nil:
+		w.filter = p.filter
+	case w.filter == nil:
+		problem = p.filterErr.Error() + wait
+	default:
+		p.filter.KeepExpression(w.filter)
+		w.filter, warning = p.filter, p.filterErr.Error()+kept
+	}
+	for i := range p.targets {
+		t := &p.targets[i]
+		if running := w.targets[t.spec.Name]; t.filterErr != nil {
+			if running != nil && running.filter != nil {
+				t.filter.KeepExpression(running.filter)
+				t.policy.Warning = t.filterErr.Error() + kept
+			} else {
+				t.filter = nil
+				t.policy.Problem = wire.First(t.policy.Problem, t.filterErr.Error()+wait)
+			}
+		}
+		t.policy.Problem = wire.First(t.policy.Problem, problem)
+		t.policy.Warning = wire.First(t.policy.Warning, warning)
+	}
+}
+
+func (w *webhook) start(p *plan, t targetPlan, attempts context.Context) *target {
 	ctx, stop := context.WithCancel(context.Background())
+	unsure := &atomic.Int64{}
 	running := &target{
-		dispatcher: dispatch.New(t.spec.Name, w.journal, w.log, t.policy, attempt),
-		stop:       stop, done: make(chan struct{}), deliverer: t.deliverer,
+		dispatcher: dispatch.New(t.spec.Name, w.journal, w.log, t.policy, w.attempt(p, t, unsure)),
+		stop:       stop, done: make(chan struct{}), deliverer: t.deliverer, filter: t.filter, unsure: unsure,
 	}
 	before := w.ending[t.spec.Name] // the same target, removed a moment ago
 	delete(w.ending, t.spec.Name)
@@ -335,20 +377,37 @@ func (w *webhook) start(t targetPlan, attempt dispatch.Attempt, attempts context
 }
 
 // attempt is the way of one event to one target: decode, filter, render, deliver.
-func (w *webhook) attempt(p *plan, t targetPlan) dispatch.Attempt {
+func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.Attempt {
 	source := render.Source(w.namespace, w.name)
 	spec := &p.manifest.Spec
 	return func(ctx context.Context, r journal.Record) dispatch.Outcome {
 		e := provider.Decode(spec.Provider, &r.Request, p.ingest.Settings)
-		if !p.filter.Wants(&e, spec) || !filter.TargetWants(&t.spec, e.Type) {
+		wanted, err := wants(p.filter, t.filter, &e)
+		if !wanted {
 			return dispatch.Outcome{Result: dispatch.Unwanted}
 		}
-		request, err := render.Render(t.spec.Format, t.url, source, &r, &e)
-		if err != nil {
-			return dispatch.Outcome{Result: dispatch.Refused, Reason: err.Error()}
+		request, renderErr := render.Render(t.spec.Format, t.url, source, &r, &e)
+		if renderErr != nil {
+			return dispatch.Outcome{Result: dispatch.Refused, Reason: renderErr.Error()}
 		}
-		return t.deliverer.Deliver(ctx, r.ID, request)
+		outcome := t.deliverer.Deliver(ctx, r.ID, request)
+		if err != nil && outcome.Result != dispatch.Retry { // once an event; its error may show the caller's number
+			unsure.Add(1)
+			w.log.Warn("an expression could not be evaluated, the event passed", "target", t.spec.Name, "id", r.ID, "type", r.Type)
+		}
+		return outcome
 	}
+}
+
+// wants is whether the webhook and the target want the event. err says that an expression could not
+// tell, and let it pass.
+func wants(webhook *filter.Filter, target *filter.Target, e *event.Event) (bool, error) {
+	wanted, err := webhook.Wants(e)
+	if !wanted {
+		return false, nil
+	}
+	wanted, targetErr := target.Wants(e)
+	return wanted, errors.Join(err, targetErr)
 }
 
 func (t *target) replace(d *deliver.Deliverer) {
@@ -394,6 +453,7 @@ func (w *webhook) report() statusz.Webhook {
 	state := w.journal.State()
 	report := statusz.Webhook{Namespace: w.namespace, Name: w.name, Events: v1alpha1.EventsStatus{
 		Received: state.Received, Unparsed: state.Unparsed, Rejected: state.Rejected, LastReceivedTime: timeOf(state.LastReceived),
+		OtherVersion: state.OtherVersion, LastOtherVersion: state.LastOtherVersion,
 	}}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -403,6 +463,7 @@ func (w *webhook) report() statusz.Webhook {
 		report.Targets = append(report.Targets, v1alpha1.TargetStatus{
 			Name: s.Name, Healthy: s.Healthy, Pending: s.Pending, Delivered: s.Delivered,
 			DeadLettered: s.DeadLettered, LastDeliveryTime: timeOf(s.LastDelivery), LastError: s.LastError,
+			ExpressionErrors: w.targets[name].unsure.Load(),
 		})
 	}
 	return report

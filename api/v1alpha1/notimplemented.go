@@ -10,9 +10,7 @@ func (s *PBXWebhookSpec) NotImplemented() []string {
 			fields = append(fields, fmt.Sprintf(format, args...))
 		}
 	}
-	add(s.Filter != nil && s.Filter.Expression != "", "filter.expression")
 	for _, t := range s.Targets {
-		add(t.Expression != "", "targets[%s].expression", t.Name)
 		add(t.Format == FormatTemplate, "targets[%s].format: Template", t.Name)
 	}
 	add(s.Journal.NATS != nil, "journal.nats")

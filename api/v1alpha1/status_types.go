@@ -185,6 +185,18 @@ type EventsStatus struct {
 	// +kubebuilder:validation:Maximum=9007199254740991
 	Unparsed int64 `json:"unparsed"`
 
+	// otherVersion is how many of those came in another version than spec.version. They were decoded
+	// all the same.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	OtherVersion int64 `json:"otherVersion"`
+
+	// lastOtherVersion is the version in which the last of those came, as far as it shows.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	LastOtherVersion string `json:"lastOtherVersion,omitempty"`
+
 	// rejected is the number of requests that were refused: wrong credentials, method, size.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -233,6 +245,13 @@ type TargetStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	DeadLettered int64 `json:"deadLettered"`
+
+	// expressionErrors is the number of events that the target got because an expression could not be
+	// evaluated, since the receiver started.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	ExpressionErrors int64 `json:"expressionErrors"`
 
 	// lastDeliveryTime is when the target last took an event.
 	// +optional

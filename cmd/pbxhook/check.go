@@ -10,6 +10,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/api/validation"
 	"github.com/pbxhook/pbxhook/receiver/config"
+	"github.com/pbxhook/pbxhook/receiver/filter"
 )
 
 func checkCommand() *cobra.Command {
@@ -59,6 +60,14 @@ func checkCommand() *cobra.Command {
 func examine(w *v1alpha1.PBXWebhook, manifests *config.Manifests) (findings, notes []string) {
 	if _, err := time.LoadLocation(w.Spec.TimeZone); err != nil {
 		findings = append(findings, fmt.Sprintf("spec.timeZone: expected an IANA time zone such as Asia/Tehran, got %q", w.Spec.TimeZone))
+	}
+	if _, err := filter.Compile(&w.Spec); err != nil {
+		findings = append(findings, fmt.Sprintf("spec.%v", err))
+	}
+	for i := range w.Spec.Targets {
+		if _, err := filter.CompileTarget(&w.Spec.Targets[i]); err != nil {
+			findings = append(findings, fmt.Sprintf("spec.targets[%s].%v", w.Spec.Targets[i].Name, err))
+		}
 	}
 	for _, ref := range w.Spec.References() {
 		values, known := manifests.Values(ref.Kind, w.Namespace, ref.Name)

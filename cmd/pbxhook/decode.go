@@ -20,6 +20,7 @@ import (
 
 func decodeCommand() *cobra.Command {
 	var version, method, path, query, contentType, timeZone, region string
+	var fields map[string]string
 	cmd := &cobra.Command{
 		Use:   "decode PROVIDER < body",
 		Short: "Show the CloudEvent that a PBX's request becomes",
@@ -40,7 +41,7 @@ func decodeCommand() *cobra.Command {
 				Method: method, Path: path, Query: query, Body: body, ReceivedAt: time.Now().UTC(),
 				Header: http.Header{"Content-Type": {contentType}},
 			}
-			settings := wire.Settings{Version: v1alpha1.Version(version), Location: location, Region: region}
+			settings := wire.Settings{Version: v1alpha1.Version(version), Location: location, Region: region, Fields: fields}
 			return decodeTo(cmd.OutOrStdout(), p, request, settings)
 		},
 	}
@@ -52,6 +53,7 @@ func decodeCommand() *cobra.Command {
 	flags.StringVar(&contentType, "content-type", "", "Content-Type header")
 	flags.StringVar(&timeZone, "time-zone", "UTC", "IANA time zone of times without an offset")
 	flags.StringVar(&region, "region", "", "ISO country of numbers that are not international")
+	flags.StringToStringVar(&fields, "field", nil, "Acefone: canonical field to the customer's own key, as in spec.fields; may be given several times")
 	return cmd
 }
 

@@ -54,6 +54,7 @@ func TestDecode(t *testing.T) {
 		"Simotel by query": {[]string{"simotel", "--version", "Rest4", "--method", "GET", "--path", "/NewState", "--query", "exten=991&state=Idle&cuid=1.2"}, "", "io.pbxhook.extension.state", "1.2"},
 		"VoIPstudio":       {[]string{"VoIPstudio", "--content-type", "application/json"}, `{"event_name":"call.missed","call_id":7}`, "io.pbxhook.call.missed", "7"},
 		"Acefone":          {[]string{"acefone", "--path", "/call-hangup", "--time-zone", "Asia/Kolkata", "--region", "IN"}, `call_id=1.2&end_stamp=2026-07-11+21:13:52`, "io.pbxhook.call.ended", "1.2"},
+		"own keys":         {[]string{"acefone", "--path", "/call-hangup", "--field", "call.id=my_key", "--field", "call.queue=desk"}, `{"my_key":"7","desk":"Sales"}`, "io.pbxhook.call.ended", "7"},
 		"not decodable":    {[]string{"simotel"}, `{"a`, "io.pbxhook.unparsed", ""},
 		"nothing":          {[]string{"acefone"}, ``, "io.pbxhook.unparsed", ""},
 	} {
@@ -82,7 +83,10 @@ func TestCheck(t *testing.T) {
 		"against a rule":  {fmt.Sprintf(webhook, ", template: x"), "", "template goes with format Template"},
 		"unknown field":   {fmt.Sprintf(webhook, ", tiemout: 1s"), "", "unknown field"},
 		"wrong time zone": {fmt.Sprintf(webhook, "") + "  timeZone: Asia/Nowhere\n", "expected an IANA time zone", "not all manifests are good"},
-		"not implemented": {fmt.Sprintf(webhook, ", expression: \"true\""), "targets[crm].expression is not implemented", ""},
+		"not implemented": {fmt.Sprintf(webhook, ", format: Template, template: \"'x'\""), "targets[crm].format: Template is not implemented", ""},
+		"expression":      {fmt.Sprintf(webhook, ", expression: event.call.talkSeconds > 10"), "default/a: ok", ""},
+		"bad expression":  {fmt.Sprintf(webhook, ", expression: event.call.talkSecs > 10"), "spec.targets[crm].expression: undefined field 'talkSecs' (line 1, column 11)", "not all manifests are good"},
+		"bad filter":      {fmt.Sprintf(webhook, "") + "  filter: {expression: event.call.queue}\n", "spec.filter.expression: expected an expression that is true or false", "not all manifests are good"},
 		"no webhook":      {"apiVersion: v1\nkind: Secret\nmetadata: {name: pbx}\n", "", "expected a PBXWebhook"},
 		"not YAML":        {"{", "", "not YAML"},
 	} {
@@ -211,6 +215,54 @@ spec:
 		for i, n := range numbers {
 			require.Equal(t, i, n, "call %s in order", call)
 		}
+	}
+}
+
+// TestSimulate plays every call of every provider, with quirks, into a receiver of its own.
+func TestSimulate(t *testing.T) {
+	folder := t.TempDir()
+	var manifests strings.Builder
+	for _, p := range []string{"Simotel", "VoIPstudio", "Acefone"} {
+		fmt.Fprintf(&manifests, "---\napiVersion: pbxhook.io/v1alpha1\nkind: PBXWebhook\nmetadata: {name: %s}\nspec:\n  provider: %s\n  timeZone: Asia/Kolkata\n  credentials: {anonymous: {}}\n  targets: [{name: crm, url: \"http://127.0.0.1:9/\"}]\n", strings.ToLower(p), p)
+	}
+	file := filepath.Join(folder, "w.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(manifests.String()), 0o600))
+	r := start(t, file, filepath.Join(folder, "data"))
+	to := "http://" + r.address + "/hooks/default/"
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"Simotel":          {[]string{"simotel", "--to", to + "simotel", "--calls", "14"}, "14 calls, 67 events"},
+		"Simotel G2":       {[]string{"simotel", "--to", to + "simotel", "--version", "G2", "--calls", "1", "--scenario", "queued", "--quirk", "cuid,post-query", "--rate", "1000"}, "1 calls, 8 events"},
+		"Simotel GET":      {[]string{"simotel", "--to", to + "simotel/", "--method", "get", "--calls", "14", "--quirk", "out-of-order"}, "14 calls, 67 events"},
+		"VoIPstudio twice": {[]string{"voipstudio", "--to", to + "voipstudio", "--calls", "1", "--scenario", "held", "--quirk", "duplicates"}, "1 calls, 8 events"},
+		"Acefone":          {[]string{"acefone", "--to", to + "acefone", "--form", "--calls", "8", "--time-zone", "Asia/Kolkata", "--quirk", "dialer", "--quirk", "unresolved-variables"}, "8 calls, 28 events"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := run(t, "", append([]string{"simulate"}, tc.args...)...)
+			require.NoError(t, err, out)
+			require.Contains(t, out, tc.want)
+			require.Contains(t, out, "202 Accepted")
+			require.Equal(t, 2, strings.Count(out, "\n"), "one kind of answer: %s", out)
+		})
+	}
+	out, err := run(t, "", "simulate", "acefone", "--list")
+	require.NoError(t, err)
+	require.Contains(t, out, "unresolved-variables")
+	for want, args := range map[string][]string{
+		"404 Not Found":               {"simotel", "--to", "http://" + r.address + "/hooks/default/nobody", "--calls", "1"},
+		"refused":                     {"simotel", "--to", "http://127.0.0.1:1/hooks/a/b", "--calls", "1"},
+		"--calls: expected 1 to":      {"simotel", "--to", to, "--calls", "0"},
+		"--rate: expected":            {"simotel", "--to", to, "--rate", "-1"},
+		"expected one of the quirks":  {"simotel", "--to", to, "--quirk", "dance"},
+		"expected one of the calls":   {"simotel", "--to", to, "--scenario", "dance"},
+		"at least one of the flags":   {"simotel"},
+		"the webhook's http or https": {"simotel", "--to", "::"},
+	} {
+		out, err := run(t, "", append([]string{"simulate"}, args...)...)
+		require.Error(t, err)
+		require.Contains(t, out+err.Error(), want)
 	}
 }
 

@@ -67,6 +67,8 @@ type Policy struct {
 	Burst        int
 	// Problem says why no attempt can be made, such as a missing Secret; empty when all is well.
 	Problem string
+	// Warning says what is wrong though attempts are made; empty when all is well.
+	Warning string
 }
 
 // Status is how a target fares.
@@ -495,6 +497,8 @@ func (w *work) report() {
 		s.Healthy, s.LastError = false, fmt.Sprintf("%d events wait, more are not read before some are delivered: %s", w.queued, w.lastErr)
 	case w.breaker.open || w.failures >= failingAfter:
 		s.Healthy, s.LastError = false, w.lastErr
+	case w.now.Warning != "":
+		s.Healthy, s.LastError = false, w.now.Warning
 	}
 	w.mu.Lock()
 	w.status = s

@@ -33,20 +33,84 @@ func TestWants(t *testing.T) {
 		"context in any case":        {spec: v1alpha1.PBXWebhookSpec{Filter: &v1alpha1.Filter{Contexts: []string{"queue"}}}, event: event.Event{Call: &event.Call{Context: "QUEUE"}}, want: true},
 		"RG matches RG-83502":        {spec: v1alpha1.PBXWebhookSpec{Filter: &v1alpha1.Filter{Contexts: []string{"RG"}}}, event: event.Event{Call: &event.Call{Context: "RG-83502"}}, want: true},
 		"RG does not match RGX":      {spec: v1alpha1.PBXWebhookSpec{Filter: &v1alpha1.Filter{Contexts: []string{"RG"}}}, event: event.Event{Call: &event.Call{Context: "RGX"}}},
+		"expression":                 {spec: expression(`event.call.queue == "902"`), event: event.Event{Call: &event.Call{Queue: "902"}}, want: true},
+		"expression does not hold":   {spec: expression(`event.call.queue == "902"`), event: event.Event{Call: &event.Call{Queue: "903"}}},
+		"expression and unparsed":    {spec: expression(`event.call.queue == "902"`), event: event.Event{Type: event.Unparsed}, want: true},
 		"all must hold":              {spec: v1alpha1.PBXWebhookSpec{Filter: &v1alpha1.Filter{Contexts: []string{"RG"}, CallTypes: []v1alpha1.CallType{"Inbound"}}}, event: event.Event{Call: &event.Call{Context: "RG-1", CallType: "Outbound"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, tc.want, filter.Compile(&tc.spec).Wants(&tc.event, &tc.spec))
+			f, err := filter.Compile(&tc.spec)
+			require.NoError(t, err)
+			got, err := f.Wants(&tc.event)
+			require.NoError(t, err)
+			require.Equal(t, tc.want, got)
 		})
 	}
 }
 
+func expression(text string) v1alpha1.PBXWebhookSpec {
+	return v1alpha1.PBXWebhookSpec{Filter: &v1alpha1.Filter{Expression: text}}
+}
+
+// TestATypoLosesNothing: an expression that cannot be evaluated lets the event pass and says so; one
+// that does not compile is refused, and the last good one can stay in force.
+func TestATypoLosesNothing(t *testing.T) {
+	spec := expression(`event.payload.nothing == "x"`)
+	f, err := filter.Compile(&spec)
+	require.NoError(t, err)
+	wanted, err := f.Wants(&event.Event{})
+	require.True(t, wanted)
+	require.ErrorContains(t, err, "no such key")
+
+	good, bad := expression(`event.call.queue == "902"`), expression(`event.call.que == "902"`)
+	bad.Events = []string{"Cdr"}
+	last, err := filter.Compile(&good)
+	require.NoError(t, err)
+	f, err = filter.Compile(&bad)
+	require.ErrorContains(t, err, "filter.expression: undefined field 'que'")
+	f.KeepExpression(last)
+	for queue, want := range map[string]bool{"902": true, "903": false} {
+		wanted, err = f.Wants(&event.Event{Name: "Cdr", Call: &event.Call{Queue: queue}})
+		require.NoError(t, err)
+		require.Equal(t, want, wanted)
+	}
+	wanted, err = f.Wants(&event.Event{Name: "NewState", Call: &event.Call{Queue: "902"}})
+	require.NoError(t, err)
+	require.False(t, wanted, "the rest of the new filter is in force")
+}
+
 func TestTargetWants(t *testing.T) {
-	all := &v1alpha1.Target{}
-	require.True(t, filter.TargetWants(all, event.CallEnded))
-	require.True(t, filter.TargetWants(all, event.Other))
-	require.False(t, filter.TargetWants(all, event.Unparsed), "unparsed goes only to who asks for it")
-	some := &v1alpha1.Target{EventTypes: []v1alpha1.EventType{event.Unparsed}}
-	require.True(t, filter.TargetWants(some, event.Unparsed))
-	require.False(t, filter.TargetWants(some, event.CallEnded))
+	ended := &event.Event{Type: event.CallEnded, Call: &event.Call{Queue: "902"}}
+	unparsed := &event.Event{Type: event.Unparsed}
+	for name, tc := range map[string]struct {
+		target v1alpha1.Target
+		event  *event.Event
+		want   bool
+	}{
+		"all":                          {v1alpha1.Target{}, ended, true},
+		"all includes other":           {v1alpha1.Target{}, &event.Event{Type: event.Other}, true},
+		"all is not unparsed":          {v1alpha1.Target{}, unparsed, false},
+		"unparsed, asked for":          {v1alpha1.Target{EventTypes: []v1alpha1.EventType{event.Unparsed}}, unparsed, true},
+		"a type not asked for":         {v1alpha1.Target{EventTypes: []v1alpha1.EventType{event.Unparsed}}, ended, false},
+		"expression":                   {v1alpha1.Target{Expression: `event.call.queue == "902"`}, ended, true},
+		"expression does not hold":     {v1alpha1.Target{Expression: `event.call.queue == "1"`}, ended, false},
+		"type and expression":          {v1alpha1.Target{Expression: `event.call.queue == "902"`, EventTypes: []v1alpha1.EventType{event.CallMissed}}, ended, false},
+		"no expression tells unparsed": {v1alpha1.Target{Expression: `event.call.queue == "1"`, EventTypes: []v1alpha1.EventType{event.Unparsed}}, unparsed, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := filter.CompileTarget(&tc.target)
+			require.NoError(t, err)
+			got, err := f.Wants(tc.event)
+			require.NoError(t, err)
+			require.Equal(t, tc.want, got)
+		})
+	}
+	good, err := filter.CompileTarget(&v1alpha1.Target{Expression: `event.call.queue == "1"`})
+	require.NoError(t, err)
+	f, err := filter.CompileTarget(&v1alpha1.Target{Expression: `event.call.queue ==`})
+	require.ErrorContains(t, err, "expression: Syntax error")
+	f.KeepExpression(good)
+	wanted, err := f.Wants(ended)
+	require.NoError(t, err)
+	require.False(t, wanted)
 }

@@ -168,7 +168,7 @@ func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *
 
 // keep stores the event and answers when it is durable.
 func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request, e *event.Event) answer {
-	record := journal.Record{ID: e.ID, Type: e.Type, Lane: bounded(e.Lane()), Request: *request}
+	record := journal.Record{ID: e.ID, Type: e.Type, Lane: bounded(e.Lane()), Request: *request, OtherVersion: e.OtherVersion}
 	if record.ID == "" || len(record.ID) > maxID {
 		record.ID = newID()
 	}

@@ -77,15 +77,17 @@ type Bolt struct {
 
 // counters live in the journal itself and change with it.
 type counters struct {
-	Format       int       `json:"format"`
-	Received     int64     `json:"received"`
-	Unparsed     int64     `json:"unparsed"`
-	Rejected     int64     `json:"rejected"`
-	Repeated     int64     `json:"repeated"`
-	Events       int64     `json:"events"`
-	Bytes        int64     `json:"bytes"`
-	LastSeq      uint64    `json:"lastSeq"`
-	LastReceived time.Time `json:"lastReceived,omitzero"`
+	Format           int       `json:"format"`
+	Received         int64     `json:"received"`
+	Unparsed         int64     `json:"unparsed"`
+	OtherVersion     int64     `json:"otherVersion,omitempty"`
+	LastOtherVersion string    `json:"lastOtherVersion,omitempty"`
+	Rejected         int64     `json:"rejected"`
+	Repeated         int64     `json:"repeated"`
+	Events           int64     `json:"events"`
+	Bytes            int64     `json:"bytes"`
+	LastSeq          uint64    `json:"lastSeq"`
+	LastReceived     time.Time `json:"lastReceived,omitzero"`
 }
 
 // operation is something that waits for a transaction. apply may fail alone by setting err; an

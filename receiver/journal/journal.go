@@ -49,6 +49,9 @@ type Record struct {
 	Type    event.Type // as decoded when it arrived
 	Lane    string     // events of one lane are delivered in order; empty: the event stands alone
 	Request event.Request
+	// OtherVersion is the version in which it came, where that is not the one expected. It is counted
+	// and not kept with the event.
+	OtherVersion string
 }
 
 // Entry is what dispatch needs to know of every kept event.
@@ -116,13 +119,16 @@ type DeadLetter struct {
 type State struct {
 	Received     int64 // events kept since the journal was made
 	Unparsed     int64
+	OtherVersion int64 // events that came in another version than expected
 	Rejected     int64
 	Repeated     int64
 	LastReceived time.Time
-	LastSeq      uint64
-	Events       int64 // kept now
-	Bytes        int64
-	MaxBytes     int64
+	// LastOtherVersion is the last version that was not expected.
+	LastOtherVersion string
+	LastSeq          uint64
+	Events           int64 // kept now
+	Bytes            int64
+	MaxBytes         int64
 }
 
 // Journal keeps the events of one webhook.

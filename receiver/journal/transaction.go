@@ -56,6 +56,10 @@ func (t *transaction) append(r *Record, key *RepeatKey) (receipt Receipt, refuse
 	if r.Type == event.Unparsed {
 		t.counters.Unparsed++
 	}
+	if r.OtherVersion != "" {
+		t.counters.OtherVersion++
+		t.counters.LastOtherVersion = r.OtherVersion
+	}
 	return Receipt{Seq: seq, ID: r.ID, Type: r.Type}, nil, nil
 }
 
