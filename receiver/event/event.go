@@ -53,27 +53,29 @@ const (
 
 // Event is the canonical event: the data of the CloudEvent that targets get, and what filters see.
 // A field that the PBX did not give is empty or null, never guessed.
+//
+// This type is the one source: the JSON Schema and the table of fields in docs are made from it and
+// its comments, CEL's types and the mapping rules follow it.
 type Event struct {
-	Provider   v1alpha1.Provider `json:"provider"`
-	Name       string            `json:"event"` // the provider's own name of the event
-	Type       Type              `json:"type"`
-	ReceivedAt time.Time         `json:"receivedAt"`
+	Provider   v1alpha1.Provider `json:"provider"`   // make of the PBX
+	Name       string            `json:"event"`      // the provider's own name of the event
+	Type       Type              `json:"type"`       // canonical type
+	ReceivedAt time.Time         `json:"receivedAt"` // when the receiver took it, in UTC
 
-	Call             *Call             `json:"call,omitempty"`
-	Extension        *Extension        `json:"extension,omitempty"`
-	Trunk            *Trunk            `json:"trunk,omitempty"`
-	SMS              *SMS              `json:"sms,omitempty"`
-	Fax              *Fax              `json:"fax,omitempty"`
-	Voicemail        *Voicemail        `json:"voicemail,omitempty"`
-	Survey           *Survey           `json:"survey,omitempty"`
-	Campaign         *Campaign         `json:"campaign,omitempty"`
-	QueueReservation *QueueReservation `json:"queueReservation,omitempty"`
+	Call             *Call             `json:"call,omitempty"`             // the call that the event belongs to
+	Extension        *Extension        `json:"extension,omitempty"`        // of extension.* and of call.ringing from Simotel
+	Trunk            *Trunk            `json:"trunk,omitempty"`            // of trunk.*
+	SMS              *SMS              `json:"sms,omitempty"`              // of sms.received
+	Fax              *Fax              `json:"fax,omitempty"`              // of fax.received and fax.sent
+	Voicemail        *Voicemail        `json:"voicemail,omitempty"`        // of voicemail.received and voicemail.emailed
+	Survey           *Survey           `json:"survey,omitempty"`           // of survey.answered
+	Campaign         *Campaign         `json:"campaign,omitempty"`         // of campaign.reported
+	QueueReservation *QueueReservation `json:"queueReservation,omitempty"` // of queue.reserved
 
-	// Reason says why the request could not be decoded. Request is then what arrived.
-	Reason  string      `json:"reason,omitempty"`
-	Request *RawRequest `json:"request,omitempty"`
+	Reason  string      `json:"reason,omitempty"`  // why the request could not be decoded, of unparsed
+	Request *RawRequest `json:"request,omitempty"` // what arrived, of unparsed
 
-	Links   *Links          `json:"links,omitempty"`
+	Links   *Links          `json:"links,omitempty"`   // the provider's REST resources for the call
 	Payload json.RawMessage `json:"payload,omitempty"` // the PBX's own fields, values as sent
 
 	// ID is the PBX's own id of the event, empty where it has none (all but VoIPstudio).
@@ -156,31 +158,31 @@ func (e *Event) Lane() string {
 
 // Call is what is known of a call at the time of the event.
 type Call struct {
-	ID              string            `json:"id"`    // stable over all events of the call
-	LegID           string            `json:"legId"` // one leg of it, where the PBX tells legs apart
-	Direction       string            `json:"direction"`
-	CallType        v1alpha1.CallType `json:"callType"`
-	State           string            `json:"state"`
-	From            Party             `json:"from"`
-	To              Party             `json:"to"`
-	DID             string            `json:"did"`
-	Queue           string            `json:"queue"`
-	Context         string            `json:"context"`
-	Final           *bool             `json:"final"` // false: one leg of a call that goes on; null: not said
-	Agents          []Agent           `json:"agents"`
-	AnsweredBy      string            `json:"answeredBy"` // ivr, ringGroup, queue, extension, customer
-	StartTime       *time.Time        `json:"startTime"`
-	RingTime        *time.Time        `json:"ringTime"`
-	AnswerTime      *time.Time        `json:"answerTime"`
-	EndTime         *time.Time        `json:"endTime"`
-	DurationSeconds *int64            `json:"durationSeconds"`
-	TalkSeconds     *int64            `json:"talkSeconds"`
-	WaitSeconds     *int64            `json:"waitSeconds"`
-	Disposition     string            `json:"disposition"`
-	HangupCause     string            `json:"hangupCause"`
-	EndedBy         string            `json:"endedBy"`
-	Recording       string            `json:"recording"`
-	Digits          string            `json:"digits"`
+	ID              string            `json:"id"`              // stable over all events of the call
+	LegID           string            `json:"legId"`           // one leg of it, where the PBX tells legs apart
+	Direction       string            `json:"direction"`       // inbound, outbound, internal
+	CallType        v1alpha1.CallType `json:"callType"`        // Inbound, Outbound, ClickToCall, Internal
+	State           string            `json:"state"`           // after the event: started, ringing, answered, held, missed, ended; of queue.wrapup start, end, timeout
+	From            Party             `json:"from"`            // who calls
+	To              Party             `json:"to"`              // who is called
+	DID             string            `json:"did"`             // the PBX's own number; E.164 where that can be told
+	Queue           string            `json:"queue"`           // the queue that the call went through
+	Context         string            `json:"context"`         // VoIPstudio's context, such as LOCAL_USER, QUEUE, RG-83502
+	Final           *bool             `json:"final"`           // false: one leg of a call that goes on; true: the whole call; null: not said
+	Agents          []Agent           `json:"agents"`          // the people of the call centre in the call
+	AnsweredBy      string            `json:"answeredBy"`      // of call.answered: ivr, ringGroup, queue, extension, customer
+	StartTime       *time.Time        `json:"startTime"`       // when the call began, in UTC
+	RingTime        *time.Time        `json:"ringTime"`        // when it began to ring, in UTC
+	AnswerTime      *time.Time        `json:"answerTime"`      // when it was answered, in UTC
+	EndTime         *time.Time        `json:"endTime"`         // when it ended, in UTC
+	DurationSeconds *int64            `json:"durationSeconds"` // as the PBX counts it
+	TalkSeconds     *int64            `json:"talkSeconds"`     // how long was talked
+	WaitSeconds     *int64            `json:"waitSeconds"`     // how long the caller waited
+	Disposition     string            `json:"disposition"`     // answered, noAnswer, busy, or the PBX's own word in lower case
+	HangupCause     string            `json:"hangupCause"`     // the PBX's own words
+	EndedBy         string            `json:"endedBy"`         // who hung up: caller, callee, agent
+	Recording       string            `json:"recording"`       // file, id or URL; a URL may hold a token
+	Digits          string            `json:"digits"`          // keys that the caller pressed
 }
 
 // The values of Call.Direction.
@@ -202,106 +204,106 @@ const (
 
 // Party is one end of a call or message.
 type Party struct {
-	Number    string `json:"number"` // E.164, or empty
-	Raw       string `json:"raw"`    // as sent
-	Name      string `json:"name"`
-	Extension string `json:"extension"` // an internal number
+	Number    string `json:"number"`    // E.164, or empty
+	Raw       string `json:"raw"`       // as sent
+	Name      string `json:"name"`      // as sent, without the quotes of SIP
+	Extension string `json:"extension"` // an internal number: 2 to 6 digits with no plus sign
 }
 
 // Agent is a person of the call centre who was part of a call.
 type Agent struct {
-	ID     string `json:"id"`
-	Name   string `json:"name"`
-	Number string `json:"number"`
+	ID     string `json:"id"`     // the PBX's id of the person
+	Name   string `json:"name"`   // as sent
+	Number string `json:"number"` // extension, seat or phone, as sent
 }
 
 // Extension is an internal number and its state.
 type Extension struct {
-	Number      string `json:"number"`
-	State       string `json:"state"` // idle, ringing, inUse, paused, unavailable
-	Participant string `json:"participant"`
-	Queue       string `json:"queue"`
+	Number      string `json:"number"`      // the internal number
+	State       string `json:"state"`       // idle, ringing, inUse, paused, unavailable
+	Participant string `json:"participant"` // who is at the other end
+	Queue       string `json:"queue"`       // the queue that the call came through
 }
 
 // Trunk is a line to the outside and its state.
 type Trunk struct {
-	Name       string `json:"name"`
-	Technology string `json:"technology"`
-	State      string `json:"state"`
+	Name       string `json:"name"`       // as the PBX calls it
+	Technology string `json:"technology"` // such as SIP
+	State      string `json:"state"`      // the PBX's own word in lower case
 }
 
 // SMS is a text message.
 type SMS struct {
-	From       Party  `json:"from"`
-	To         Party  `json:"to"`
-	Text       string `json:"text"`
-	CustomerID string `json:"customerId"`
-	UserID     string `json:"userId"`
+	From       Party  `json:"from"`       // who sent it
+	To         Party  `json:"to"`         // who got it
+	Text       string `json:"text"`       // the message
+	CustomerID string `json:"customerId"` // the PBX's id of the account
+	UserID     string `json:"userId"`     // the PBX's id of the user
 }
 
 // Fax is a fax that was received or sent.
 type Fax struct {
-	ID      string `json:"id"`
-	From    Party  `json:"from"`
-	To      Party  `json:"to"`
-	State   string `json:"state"`
-	Pages   *int64 `json:"pages"`
-	Error   string `json:"error"`
-	Station string `json:"station"`
+	ID      string `json:"id"`      // the PBX's id of the fax
+	From    Party  `json:"from"`    // who sent it
+	To      Party  `json:"to"`      // who got it
+	State   string `json:"state"`   // the PBX's own word in lower case, such as success, failed, sending
+	Pages   *int64 `json:"pages"`   // how many were transmitted
+	Error   string `json:"error"`   // what went wrong
+	Station string `json:"station"` // the remote station's id
 }
 
 // Voicemail is a message left in a mailbox, or the e-mail about it.
 type Voicemail struct {
-	ID              string `json:"id"`
-	Mailbox         string `json:"mailbox"`
-	State           string `json:"state"`
-	DurationSeconds *int64 `json:"durationSeconds"`
-	File            string `json:"file"`
-	Caller          string `json:"caller"`
-	Message         string `json:"message"`
-	Receiver        string `json:"receiver"`
+	ID              string `json:"id"`              // the PBX's id of the message
+	Mailbox         string `json:"mailbox"`         // whose
+	State           string `json:"state"`           // success, failed
+	DurationSeconds *int64 `json:"durationSeconds"` // how long it is
+	File            string `json:"file"`            // its name
+	Caller          string `json:"caller"`          // who left it
+	Message         string `json:"message"`         // why it failed
+	Receiver        string `json:"receiver"`        // whom the e-mail went to
 }
 
 // Survey is a caller's answer after a call.
 type Survey struct {
-	Point *int64 `json:"point"`
-	Label string `json:"label"`
-	Queue string `json:"queue"`
-	From  Party  `json:"from"`
-	To    Party  `json:"to"`
+	Point *int64 `json:"point"` // the answer
+	Label string `json:"label"` // which survey
+	Queue string `json:"queue"` // of which queue
+	From  Party  `json:"from"`  // who called
+	To    Party  `json:"to"`    // who was called
 }
 
 // Campaign is the report of one number of an automatic dialler's campaign.
 type Campaign struct {
-	ID          string          `json:"id"`
-	Name        string          `json:"name"`
-	Number      string          `json:"number"`
-	Disposition string          `json:"disposition"`
-	Try         *int64          `json:"try"`
-	Repeat      *int64          `json:"repeat"`
-	TalkSeconds *int64          `json:"talkSeconds"`
-	WaitSeconds *int64          `json:"waitSeconds"`
-	Tries       json.RawMessage `json:"tries"`
+	ID          string          `json:"id"`          // the PBX's id of the campaign
+	Name        string          `json:"name"`        // its name
+	Number      string          `json:"number"`      // that was called, as sent
+	Disposition string          `json:"disposition"` // answered, noAnswer, busy, or the PBX's own word in lower case
+	Try         *int64          `json:"try"`         // which attempt it was
+	Repeat      *int64          `json:"repeat"`      // how many there are in all
+	TalkSeconds *int64          `json:"talkSeconds"` // how long was talked
+	WaitSeconds *int64          `json:"waitSeconds"` // how long it rang
+	Tries       json.RawMessage `json:"tries"`       // the attempts, as sent
 }
 
 // QueueReservation is a caller's place in a queue that is kept for a call back.
 type QueueReservation struct {
-	Queue  string `json:"queue"`
-	Caller string `json:"caller"`
+	Queue  string `json:"queue"`  // which queue
+	Caller string `json:"caller"` // who, as sent
 }
 
-// Links are the provider's REST resources for the call.
+// Links are the provider's REST resources for the call, without the host.
 type Links struct {
-	Call     string `json:"call"`
-	CDRs     string `json:"cdrs"`
-	Monitors string `json:"monitors"`
+	Call     string `json:"call"`     // the call, while it goes on
+	CDRs     string `json:"cdrs"`     // its detail records
+	Monitors string `json:"monitors"` // its recordings
 }
 
 // RawRequest shows, inside an unparsed event, what arrived.
 type RawRequest struct {
-	Method      string `json:"method"`
-	Path        string `json:"path"`
-	Query       string `json:"query"`
-	ContentType string `json:"contentType"`
-	Body        string `json:"body"`
+	Method      string `json:"method"`      // GET or POST
+	Path        string `json:"path"`        // what followed the webhook's own path
+	Query       string `json:"query"`       // without the token
+	ContentType string `json:"contentType"` // as sent
+	Body        string `json:"body"`        // as sent
 }

@@ -72,6 +72,7 @@ func samples(t testing.TB) []sample {
 }
 
 func TestSamples(t *testing.T) {
+	published := schema(t)
 	for _, s := range samples(t) {
 		t.Run(s.Name, func(t *testing.T) {
 			e := provider.Decode(s.Provider, s.request(), s.settings(t))
@@ -80,6 +81,7 @@ func TestSamples(t *testing.T) {
 			got, err := json.MarshalIndent(e, "", "  ")
 			require.NoError(t, err)
 			golden.Equal(t, "golden/"+s.Name+".json", append(got, '\n'))
+			requireSchema(t, published, &e)
 		})
 	}
 }

@@ -86,6 +86,7 @@ func sent(t testing.TB, s *provider.Simulator, m sim.Message) *event.Request {
 
 // TestEveryEvent sends every event in every version and method, as the table in docs/providers says.
 func TestEveryEvent(t *testing.T) {
+	published := schema(t)
 	for _, p := range providers {
 		for _, w := range ways(p) {
 			s := w.simulator(t)
@@ -101,6 +102,7 @@ func TestEveryEvent(t *testing.T) {
 					require.Equal(t, name, e.Name)
 					require.Empty(t, e.OtherVersion)
 					requireSame(t, &c, m, &e)
+					requireSchema(t, published, &e)
 				})
 			}
 		}

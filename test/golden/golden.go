@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,7 +16,12 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // Equal compares got with the file testdata/<name> of the test's package.
 func Equal(t *testing.T, name string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", filepath.FromSlash(name))
+	File(t, filepath.Join("testdata", filepath.FromSlash(name)), got)
+}
+
+// File compares got with a file.
+func File(t *testing.T, path string, got []byte) {
+	t.Helper()
 	if *update {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, got, 0o644))
@@ -23,4 +29,19 @@ func Equal(t *testing.T, name string, got []byte) {
 	want, err := os.ReadFile(path)
 	require.NoError(t, err, "run with -update to make it")
 	require.Equal(t, string(want), string(got), "%s; run with -update if this is meant", path)
+}
+
+// Section compares got with the part of a text that is between the lines <!-- begin NAME: … --> and
+// <!-- end NAME -->. People write the rest of it.
+func Section(t *testing.T, path, name, got string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	before, rest, ok := strings.Cut(string(text), "<!-- begin "+name+":")
+	require.True(t, ok, "%s: expected a section %s", path, name)
+	comment, rest, ok := strings.Cut(rest, "-->\n")
+	require.True(t, ok, "%s: expected the first line of section %s to end with -->", path, name)
+	_, after, ok := strings.Cut(rest, "<!-- end "+name+" -->")
+	require.True(t, ok, "%s: expected section %s to end", path, name)
+	File(t, path, []byte(before+"<!-- begin "+name+":"+comment+"-->\n"+got+"<!-- end "+name+" -->"+after))
 }

@@ -84,8 +84,8 @@ var states = map[event.Type]string{
 var Rules = wire.Rules{
 	{Field: "call.id", Keys: []string{"call_id"}},
 	{Field: "call.legId", Keys: []string{"uuid"}},
-	{Field: "call.direction", Keys: []string{"direction"}, Values: directions},
-	{Field: "call.callType", Keys: []string{"direction"}, Values: callTypes},
+	{Field: "call.direction", Keys: []string{"direction"}, Values: directions, Closed: true},
+	{Field: "call.callType", Keys: []string{"direction"}, Values: callTypes, Closed: true},
 	{Field: "call.from.number", Keys: []string{"caller_id_number"}, Note: "in a click-to-call the DID"},
 	{Field: "call.to.number", Keys: []string{"call_to_number"}, Note: "in a click-to-call the customer"},
 	{Field: "call.did", Keys: []string{"did_number"}, Set: did, Note: "else the number that the call's direction makes the PBX's; E.164 where that can be told"},

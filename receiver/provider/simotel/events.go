@@ -67,12 +67,12 @@ var byAPI = wire.Rules{
 
 var newState = wire.Rules{
 	{Field: "extension.number", Keys: []string{"exten"}},
-	{Field: "extension.state", Keys: []string{"state"}, Values: extensionStates},
+	{Field: "extension.state", Keys: []string{"state"}, Values: extensionStates, Closed: true},
 	{Field: "extension.participant", Keys: []string{"participant"}},
 	{Field: "extension.queue", Keys: []string{"queue"}},
 	{Field: "call.from.number", Keys: []string{"participant", "exten"}, Set: side("in", "out"), Note: "`participant` where `direction` is in, `exten` where it is out"},
 	{Field: "call.to.number", Keys: []string{"participant", "exten"}, Set: side("out", "in"), Note: "`exten` where `direction` is in, `participant` where it is out"},
-	{Field: "call.state", Keys: []string{"state"}, Values: map[string]string{"ringing": event.StateRinging, "inuse": event.StateAnswered, "idle": "", "pause": "", "unavailable": ""}},
+	{Field: "call.state", Keys: []string{"state"}, Values: map[string]string{"ringing": event.StateRinging, "inuse": event.StateAnswered}, Closed: true},
 }
 
 var extensionStates = map[string]string{"idle": "idle", "ringing": "ringing", "inuse": "inUse", "pause": "paused", "unavailable": "unavailable"}
@@ -135,7 +135,7 @@ func transferer(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
 
 var extension = wire.Rules{
 	{Field: "extension.number", Keys: []string{"exten", "number"}}, // ExtenRemoved: the table has number
-	{Field: "extension.state", Keys: []string{"state"}, Values: extensionStates},
+	{Field: "extension.state", Keys: []string{"state"}, Values: extensionStates, Closed: true},
 }
 
 var trunk = wire.Rules{
@@ -165,12 +165,12 @@ var record = wire.Rules{
 var dispositions = map[string]string{"answered": "answered", "noanswer": "noAnswer", "noanswered": "noAnswer", "busy": "busy"}
 
 var cdr = wire.Rules{
-	{Field: "call.direction", Keys: []string{"type"}, Values: map[string]string{
-		"incoming": event.Inbound, "outgoing": event.Outbound, "local": event.Internal, "feature": event.Internal, "nodefined": "",
+	{Field: "call.direction", Keys: []string{"type"}, Closed: true, Values: map[string]string{
+		"incoming": event.Inbound, "outgoing": event.Outbound, "local": event.Internal, "feature": event.Internal,
 	}},
-	{Field: "call.callType", Keys: []string{"type"}, Values: map[string]string{
+	{Field: "call.callType", Keys: []string{"type"}, Closed: true, Values: map[string]string{
 		"incoming": string(v1alpha1.CallTypeInbound), "outgoing": string(v1alpha1.CallTypeOutbound),
-		"local": string(v1alpha1.CallTypeInternal), "feature": string(v1alpha1.CallTypeInternal), "nodefined": "",
+		"local": string(v1alpha1.CallTypeInternal), "feature": string(v1alpha1.CallTypeInternal),
 	}},
 }
 

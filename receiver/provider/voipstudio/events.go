@@ -61,8 +61,8 @@ var about = wire.Rules{
 var call = join(about, wire.Rules{
 	{Field: "call.id", Keys: []string{"root_call_id", "call_id"}, Note: "the whole call where `root_call_id` is given"},
 	{Field: "call.legId", Keys: []string{"call_id"}, Set: legID, Note: "where `root_call_id` is given too"},
-	{Field: "call.direction", Keys: []string{"destination"}, Values: map[string]string{"in": event.Inbound, "out": event.Outbound}},
-	{Field: "call.callType", Keys: []string{"destination"}, Values: map[string]string{
+	{Field: "call.direction", Keys: []string{"destination"}, Closed: true, Values: map[string]string{"in": event.Inbound, "out": event.Outbound}},
+	{Field: "call.callType", Keys: []string{"destination"}, Closed: true, Values: map[string]string{
 		"in": string(v1alpha1.CallTypeInbound), "out": string(v1alpha1.CallTypeOutbound),
 	}},
 	{Field: "call.callType", Keys: []string{"state"}, As: clickToCall, Note: "ClickToCall for ACCEPTED"},

@@ -19,8 +19,10 @@ type Rule struct {
 	// Keys are the provider's; the first one that has a value counts.
 	Keys []string
 	// Values turns what the provider writes, in lower case and without spaces and underscores, into a
-	// canonical word. What it does not list is kept in lower case.
+	// canonical word. What it does not list is kept in lower case, unless the words are Closed.
 	Values map[string]string
+	// Closed says that there are no other words: what Values does not list says nothing.
+	Closed bool
 	// As turns the provider's text into the canonical one.
 	As func(text string) string
 	// Set fills the field where a text does not say it all.
@@ -106,7 +108,7 @@ func (r *Rule) text(text string) string {
 	case text != "" && r.As != nil:
 		return r.As(text)
 	case text != "" && r.Values != nil:
-		if canonical, ok := r.Values[Plain(text)]; ok {
+		if canonical, ok := r.Values[Plain(text)]; ok || r.Closed {
 			return canonical
 		}
 		return strings.ToLower(text)
