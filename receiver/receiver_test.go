@@ -65,13 +65,32 @@ type running struct {
 	t             *testing.T
 	file, data    string
 	hooks, status string
+	log           *lines
 	cancel        context.CancelFunc
 	done          chan error
 }
 
+// lines are what was logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func start(t *testing.T, manifest string) *running {
 	t.Helper()
-	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir()}
+	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &lines{}}
 	r.write(manifest)
 	r.run()
 	return r
@@ -95,7 +114,8 @@ func (r *running) run() {
 		Listen: "127.0.0.1:0", Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, AllowLoopback: true,
 		Load:    func() (*config.Manifests, error) { return config.Load([]string{r.file}, nil) },
 		Serving: func(address string, _ []*v1alpha1.PBXWebhook) { serving <- address },
-		Grace:   10 * time.Second, LockWait: time.Second, Log: slog.New(slog.DiscardHandler),
+		Grace:   10 * time.Second, LockWait: time.Second,
+		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	go func(done chan error) { done <- receiver.New(options).Run(ctx) }(r.done)
 	r.t.Cleanup(r.stop)
@@ -376,4 +396,48 @@ func TestAnotherVersionIsDecodedAndCounted(t *testing.T) {
 	r.stop()
 	r.run()
 	check()
+}
+
+// TestNothingOfAnEventIsLogged: what an event holds reaches targets, and neither logs, metrics nor the
+// status, also when things go wrong.
+func TestNothingOfAnEventIsLogged(t *testing.T) {
+	const number, token = "+989331112233", "recording-token-7"
+	var got strings.Builder
+	var mu sync.Mutex
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(request.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		got.Write(body)
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write(body) // some targets show what they got
+		if err != nil {
+			t.Error(err)
+		}
+	}))
+	defer refusing.Close()
+	typo := fmt.Sprintf(`{name: typo, url: %q, expression: 'int(event.call.from.number + event.call.recording) > 3'}`, refusing.URL)
+	r := start(t, manifest("first", at("refuses", refusing.URL)+", "+at("down", "http://127.0.0.1:1/")+", "+typo))
+	r.post(`{"event_name":"Cdr","unique_id":"1.2","src":"` + number + `","record":"https://pbx.example.com/r?token=` + token + `"}`)
+	r.post(`{"number": ` + number + `, "record": "` + token) // cannot be decoded
+	require.Equal(t, http.StatusUnauthorized, r.send("wrong "+token))
+	r.eventually("given up", func() bool {
+		targets := r.report().Webhooks[0].Targets
+		return targets[1].DeadLettered == 1 && targets[2].DeadLettered == 1 && targets[2].ExpressionErrors == 1
+	})
+	response, err := http.Get("http://" + r.status + "/metrics")
+	require.NoError(t, err)
+	metrics, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	status, err := json.Marshal(r.report())
+	require.NoError(t, err)
+	mu.Lock()
+	require.Contains(t, got.String(), token, "targets get it")
+	mu.Unlock()
+	require.Contains(t, r.log.String(), "dead letter")
+	for what, text := range map[string]string{"log": r.log.String(), "metrics": string(metrics), "status": string(status)} {
+		require.NotContains(t, text, number, what)
+		require.NotContains(t, text, token, what)
+	}
 }

@@ -228,9 +228,7 @@ func TestEveryCall(t *testing.T) {
 				for _, scenario := range s.Scenarios() {
 					seen[string(p)+" "+scenario.Name] = true
 					t.Run(w.String()+"/"+scenario.Name+"/"+quirk, func(t *testing.T) {
-						for n := range 2 {
-							playAndDecode(t, w, s, scenario, quirk, n)
-						}
+						playAndDecode(t, w, s, scenario, quirk, len(scenario.Name)+len(quirk)) // any call
 					})
 				}
 			}

@@ -107,12 +107,12 @@ func fields(name string, c *sim.Call, when time.Time) sim.Fields {
 
 // leg is one of several legs of a call, that of the n-th agent. Captures have root_call_id and final,
 // which the page has not.
-func leg(n int, final bool) func(*sim.Call, *sim.Fields) {
+func leg(n int) func(*sim.Call, *sim.Fields) {
 	return func(c *sim.Call, f *sim.Fields) {
 		f.Set("call_id", number(c.ID+strconv.Itoa(n+1)))
 		f.Set("root_call_id", number(c.ID))
 		f.Set("context", "RG-83502")
-		f.Set("final", final)
+		f.Set("final", false)
 		f.Set("dst_id", c.Agents[n].ID)
 		f.Set("dst_name", c.Agents[n].Name)
 	}
@@ -161,29 +161,29 @@ var scenarios = []sim.Scenario{
 		{Event: "call.missed", At: sim.Answered},
 	}},
 	{Name: "transferred", About: "a call that goes on with another agent as a leg of its own", Steps: then(
-		sim.Step{Event: "call.initial", At: sim.Talking, Change: leg(1, false)},
-		sim.Step{Event: "call.ringing", At: sim.Talking, Change: leg(1, false)},
-		sim.Step{Event: "call.connected", At: sim.Talking, Change: leg(1, false)},
-		sim.Step{Event: "call.hangup", At: sim.Ended, Change: leg(1, false)},
+		sim.Step{Event: "call.initial", At: sim.Talking, Change: leg(1)},
+		sim.Step{Event: "call.ringing", At: sim.Talking, Change: leg(1)},
+		sim.Step{Event: "call.connected", At: sim.Talking, Change: leg(1)},
+		sim.Step{Event: "call.hangup", At: sim.Ended, Change: leg(1)},
 		sim.Step{Event: "call.hangup", At: sim.Ended},
 	)},
 	{Name: "queued", About: "a queue with several legs: one agent misses the call, the next one takes it", Steps: []sim.Step{
 		{Event: "call.initial", Change: root("final", nil)},
-		{Event: "call.ringing", At: sim.Rang, Change: leg(0, false)},
-		{Event: "call.ringing", At: sim.Rang, Change: leg(1, false)},
-		{Event: "call.missed", At: sim.Rang, Change: leg(0, false)},
-		{Event: "call.connected", At: sim.Answered, Change: leg(1, false)},
-		{Event: "call.hangup", At: sim.Ended, Change: leg(1, false)},
+		{Event: "call.ringing", At: sim.Rang, Change: leg(0)},
+		{Event: "call.ringing", At: sim.Rang, Change: leg(1)},
+		{Event: "call.missed", At: sim.Rang, Change: leg(0)},
+		{Event: "call.connected", At: sim.Answered, Change: leg(1)},
+		{Event: "call.hangup", At: sim.Ended, Change: leg(1)},
 		{Event: "call.hangup", At: sim.Ended, Change: root()},
 		{Event: "queue.wrapup", At: sim.Ended, Change: root("state", "START")},
 		{Event: "queue.wrapup", At: sim.Ended, Change: root("state", "END")},
 	}},
 	{Name: "lost", About: "a queue whose agents all miss the call", Steps: []sim.Step{
 		{Event: "call.initial", Change: root("final", nil)},
-		{Event: "call.ringing", At: sim.Rang, Change: leg(0, false)},
-		{Event: "call.ringing", At: sim.Rang, Change: leg(1, false)},
-		{Event: "call.missed", At: sim.Answered, Change: leg(0, false)},
-		{Event: "call.missed", At: sim.Answered, Change: leg(1, false)},
+		{Event: "call.ringing", At: sim.Rang, Change: leg(0)},
+		{Event: "call.ringing", At: sim.Rang, Change: leg(1)},
+		{Event: "call.missed", At: sim.Answered, Change: leg(0)},
+		{Event: "call.missed", At: sim.Answered, Change: leg(1)},
 		{Event: "call.missed", At: sim.Answered, Change: root()},
 	}},
 	{Name: "held", About: "a call that is put on hold and taken back", Steps: then(
