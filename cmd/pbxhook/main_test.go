@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pbxhook/pbxhook/receiver/expression"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
 
@@ -71,6 +73,57 @@ func TestDecode(t *testing.T) {
 	for _, args := range [][]string{{"decode", "twilio"}, {"decode", "simotel", "--time-zone", "Mars/Base"}, {"decode"}} {
 		_, err := run(t, "", args...)
 		require.Error(t, err)
+	}
+}
+
+// TestDecodeIsWhatTheReceiverDoes: by hand, each sample becomes its golden event.
+func TestDecodeIsWhatTheReceiverDoes(t *testing.T) {
+	folder := filepath.Join(testenv.Root(), "receiver", "provider", "testdata")
+	text, err := os.ReadFile(filepath.Join(folder, "samples.jsonl"))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		var s struct{ Name, Provider, Version, Method, Path, Query, ContentType, Body string }
+		require.NoError(t, json.Unmarshal([]byte(line), &s))
+		t.Run(s.Name, func(t *testing.T) {
+			args := []string{"decode", s.Provider, "--version", s.Version, "--method", s.Method, "--path", s.Path, "--query", s.Query, "--content-type", s.ContentType}
+			if s.Provider == "Acefone" {
+				args = append(args, "--time-zone", "Asia/Kolkata", "--region", "IN")
+			}
+			out, err := run(t, s.Body, args...)
+			require.NoError(t, err)
+			var got struct{ Data map[string]any }
+			require.NoError(t, json.Unmarshal([]byte(out), &got))
+			var want map[string]any
+			golden, err := os.ReadFile(filepath.Join(folder, "golden", s.Name+".json"))
+			require.NoError(t, err)
+			require.NoError(t, json.Unmarshal(golden, &want))
+			delete(want, "receivedAt")
+			delete(got.Data, "receivedAt")
+			require.Equal(t, want, got.Data)
+		})
+	}
+}
+
+// TestDocumentedManifestsAreGood: what the documentation shows is what the API server and the receiver
+// take.
+func TestDocumentedManifestsAreGood(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(testenv.Root(), "README.md"))
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?s)```yaml\n(apiVersion.*?)```").FindAllSubmatch(readme, -1)
+	require.Len(t, blocks, 3, "one a provider")
+	for _, block := range blocks {
+		file := filepath.Join(t.TempDir(), "w.yaml")
+		require.NoError(t, os.WriteFile(file, block[1], 0o600))
+		out, err := run(t, "", "check", "-f", file)
+		require.NoError(t, err, out)
+	}
+	fields, err := os.ReadFile(filepath.Join(testenv.Root(), "docs", "fields.md"))
+	require.NoError(t, err)
+	expressions := regexp.MustCompile(`expression: '([^']+)'`).FindAllSubmatch(fields, -1)
+	require.NotEmpty(t, expressions)
+	for _, match := range expressions {
+		_, err := expression.Compile(string(match[1]))
+		require.NoError(t, err, "%s", match[1])
 	}
 }
 
