@@ -41,8 +41,8 @@ func TestMappingTables(t *testing.T) {
 func eventTable(p v1alpha1.Provider) string {
 	var out strings.Builder
 	out.WriteString("| event | becomes |\n| --- | --- |\n")
-	for _, m := range provider.Mappings(p) {
-		fmt.Fprintf(&out, "| `%s` | %s |\n", m.Event, m.Type)
+	for _, m := range provider.Events(p) {
+		fmt.Fprintf(&out, "| `%s` | %s |\n", m.Name, wire.First(m.Becomes, string(m.Type)))
 	}
 	return out.String()
 }
@@ -51,14 +51,14 @@ func eventTable(p v1alpha1.Provider) string {
 func mappingTable(p v1alpha1.Provider) string {
 	var rows []string
 	shared := map[string][]string{}
-	mappings := provider.Mappings(p)
+	mappings := provider.Events(p)
 	for _, m := range mappings {
 		for _, rule := range m.Rules {
 			row := mappingRow(rule)
 			if shared[row] == nil {
 				rows = append(rows, row)
 			}
-			shared[row] = append(shared[row], m.Event)
+			shared[row] = append(shared[row], m.Name)
 		}
 	}
 	slices.SortStableFunc(rows, func(a, b string) int { return strings.Compare(root(a), root(b)) })

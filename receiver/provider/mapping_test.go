@@ -26,8 +26,8 @@ func TestEveryMappingIsShown(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		for _, m := range provider.Mappings(s.Provider) {
-			if m.Event != e.Name {
+		for _, m := range provider.Events(s.Provider) {
+			if m.Name != e.Name {
 				continue
 			}
 			for _, rule := range m.Rules {
@@ -39,7 +39,7 @@ func TestEveryMappingIsShown(t *testing.T) {
 	}
 	var missing []string
 	for _, p := range providers {
-		for _, m := range provider.Mappings(p) {
+		for _, m := range provider.Events(p) {
 			for _, rule := range m.Rules {
 				for _, key := range rule.Keys {
 					if l := line(p, rule, key); !shown[l] && !slices.Contains(missing, l) {

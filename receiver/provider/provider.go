@@ -55,22 +55,21 @@ func Decode(p v1alpha1.Provider, r *event.Request, s wire.Settings) event.Event 
 	return e
 }
 
-// Mappings say how each of a provider's events becomes canonical.
-func Mappings(p v1alpha1.Provider) []wire.Mapping {
-	var all []wire.Mapping
+// Events say how each of a provider's events becomes canonical.
+func Events(p v1alpha1.Provider) []wire.Event {
 	switch p {
 	case v1alpha1.Simotel:
-		for _, e := range simotel.Events {
-			all = append(all, wire.Mapping{Event: e.Name, Type: wire.First(e.Types, string(e.Type)), Rules: e.Rules})
-		}
+		return simotel.Catalog.Events
 	case v1alpha1.VoIPstudio:
-		for _, e := range voipstudio.Events {
-			all = append(all, wire.Mapping{Event: e.Name, Type: string(e.Type), Rules: e.Rules})
+		return voipstudio.Catalog.Events
+	}
+	all := make([]wire.Event, 0, len(acefone.Triggers))
+	for _, t := range acefone.Triggers {
+		e := wire.Event{Name: t.Name, Type: t.Type, Rules: acefone.Rules}
+		if t.Type == "" {
+			e.Becomes = "call.missed or call.ended, as the call's status says"
 		}
-	case v1alpha1.Acefone:
-		for _, t := range acefone.Triggers {
-			all = append(all, wire.Mapping{Event: t.Name, Type: wire.First(string(t.Type), "call.missed or call.ended, as the call's status says"), Rules: acefone.Rules})
-		}
+		all = append(all, e)
 	}
 	return all
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/provider"
-	"github.com/pbxhook/pbxhook/receiver/provider/acefone"
-	"github.com/pbxhook/pbxhook/receiver/provider/simotel"
-	"github.com/pbxhook/pbxhook/receiver/provider/voipstudio"
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
 	"github.com/pbxhook/pbxhook/test/golden"
 )
@@ -94,14 +91,10 @@ func TestEveryEventHasASample(t *testing.T) {
 		e := provider.Decode(s.Provider, s.request(), s.settings(t))
 		shown[string(s.Provider)+" "+e.Name] = true
 	}
-	for _, name := range simotel.Names {
-		require.True(t, shown["Simotel "+name], name)
-	}
-	for _, name := range voipstudio.Names {
-		require.True(t, shown["VoIPstudio "+name], name)
-	}
-	for _, trigger := range acefone.Triggers {
-		require.True(t, shown["Acefone "+trigger.Name], trigger.Name)
+	for _, p := range providers {
+		for _, known := range provider.Events(p) {
+			require.True(t, shown[string(p)+" "+known.Name], known.Name)
+		}
 	}
 }
 

@@ -347,6 +347,66 @@ spec:
 	require.Contains(t, events, "ImagePullFailed")
 }
 
+// TestExpressionsAndVersions: an expression decides what goes out; a bad one is named while the last good
+// one stays in force; an event in another version is taken, and the status says so.
+func TestExpressionsAndVersions(t *testing.T) {
+	c := setUp(t)
+	c.kubectl("", "-n", c.namespace, "delete", "pbx", "--all", "--timeout=60s")
+	apply := func(expression string) {
+		c.kubectl(fmt.Sprintf(`
+apiVersion: pbxhook.io/v1alpha1
+kind: PBXWebhook
+metadata: {name: filtered, namespace: %s}
+spec:
+  provider: Simotel
+  version: Rest4
+  filter: {expression: %q}
+  credentials: {secretRef: {name: pbx}}
+  targets: [{name: echo, service: {name: echo, path: /filtered}, expression: event.call.talkSeconds > 10}]
+  journal: {embedded: {storage: {emptyDir: {}}}}
+`, c.namespace, expression), "apply", "-f", "-")
+	}
+	cdr := func(id, queue string, talk int) string {
+		return fmt.Sprintf(`{"event_name":"CdrQueue","unique_id":%q,"queue":%q,"billsec":"%d"}`, id, queue, talk)
+	}
+	apply(`event.call.queue == "902"`)
+	c.eventually("Ready", func() bool {
+		status, _ := c.condition("filtered", "Ready")
+		return status == "True"
+	})
+	arrived := func() (calls []any) {
+		for _, e := range c.received("/filtered") {
+			calls = append(calls, e["subject"])
+		}
+		return calls
+	}
+	for _, body := range []string{cdr("1.1", "902", 11), cdr("1.2", "903", 11), cdr("1.3", "902", 9), cdr("1.4", "902", 12)} {
+		status, answer := c.send("filtered", "POST", "", "right", body) // G4, not Rest4
+		require.Equal(t, http.StatusAccepted, status, answer)
+	}
+	c.eventually("two arrive", func() bool { return len(arrived()) == 2 })
+	require.Equal(t, []any{"1.1", "1.4"}, arrived())
+	c.eventually("the other version is said", func() bool {
+		count, version, _ := strings.Cut(c.jsonpath("pbx", "filtered", "{.status.events.otherVersion} {.status.events.lastOtherVersion}"), " ")
+		return count != "0" && version == "G4" // the first one is said at once, counts every five minutes
+	})
+
+	apply(`event.call.que == "902"`)
+	c.eventually("the bad expression is named", func() bool {
+		status, _ := c.condition("filtered", "TargetsHealthy")
+		message := c.jsonpath("pbx", "filtered", `{.status.conditions[?(@.type=="TargetsHealthy")].message}`)
+		return status == "False" && strings.Contains(message, "filter.expression: undefined field 'que'") && strings.Contains(message, "the last good one stays in force")
+	})
+	for _, body := range []string{cdr("1.5", "903", 11), cdr("1.6", "902", 13)} {
+		status, answer := c.send("filtered", "POST", "/CdrQueue", "right", body)
+		require.Equal(t, http.StatusAccepted, status, answer)
+	}
+	c.eventually("the last good one filters", func() bool { return len(arrived()) == 3 })
+	require.Equal(t, "1.6", arrived()[2])
+	status, _ := c.condition("filtered", "Ready")
+	require.Equal(t, "True", status, "events are still received and kept")
+}
+
 // TestKubectlExplains: what `kubectl explain` and the printer columns show.
 func TestKubectlExplains(t *testing.T) {
 	c := &cluster{t: t}

@@ -8,46 +8,29 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
 )
 
-// Event is one of Simotel's events.
-type Event struct {
-	Name  string // as its panel spells it
-	Type  event.Type
-	Types string // for the documentation, where the fields decide on the type
-	Rules wire.Rules
-	// then is what no rule can say.
-	then func(e *event.Event)
-}
-
-// Events are all that Simotel sends (Simotel: one page an event).
-var Events = []Event{
-	{Name: "Cdr", Type: event.CallEnded, Types: "call.ended; call.missed for an incoming call with NO ANSWER or BUSY", Rules: join(about, record, cdr, byAPI), then: missed},
-	{Name: "NewState", Type: event.ExtensionState, Types: "call.ringing for Ringing, else extension.state", Rules: join(about, inQueue, newState), then: ringing},
-	{Name: "IncomingCall", Type: event.CallStarted, Rules: join(about, incomingCall, byAPI)},
-	{Name: "OutgoingCall", Type: event.CallStarted, Rules: join(about, outgoingCall, byAPI)},
-	{Name: "Transfer", Type: event.CallTransferred, Rules: join(about, transfer)},
-	{Name: "ExtenAdded", Type: event.ExtensionAdded, Rules: extension},
-	{Name: "ExtenRemoved", Type: event.ExtensionRemoved, Rules: extension},
-	{Name: "IncomingFax", Type: event.FaxReceived, Rules: join(about, fax)},
-	{Name: "OutgoingFax", Type: event.FaxSent, Rules: join(about, fax)},
-	{Name: "CdrQueue", Type: event.QueueCompleted, Rules: join(about, inQueue, record, cdrQueue, byAPI)},
-	{Name: "VoiceMail", Type: event.VoicemailReceived, Rules: join(about, voicemail)},
-	{Name: "VoiceMailEmail", Type: event.VoicemailEmailed, Rules: join(about, voicemail)},
-	{Name: "Survey", Type: event.SurveyAnswered, Rules: join(about, inQueue, survey)},
-	{Name: "Ping", Type: event.Ping},
-	{Name: "TrunkNewState", Type: event.TrunkState, Rules: trunk},
-	{Name: "TrunkAdded", Type: event.TrunkAdded, Rules: trunk},
-	{Name: "TrunkRemoved", Type: event.TrunkRemoved, Rules: trunk},
-	{Name: "AutoDialerReport", Type: event.CampaignReported, Rules: join(about, campaign)},
-	{Name: "ReservedCallInFront", Type: event.QueueReserved, Rules: join(about, reservation)},
-}
-
-func join(all ...wire.Rules) wire.Rules {
-	var joined wire.Rules
-	for _, rules := range all {
-		joined = append(joined, rules...)
-	}
-	return joined
-}
+// Catalog is all that Simotel sends (Simotel: one page an event). Names on the wire are compared in any
+// case, because its pages write Cdr, CDR and cdr.
+var Catalog = wire.NewCatalog(
+	wire.Event{Name: "Cdr", Type: event.CallEnded, Becomes: "call.ended; call.missed for an incoming call with NO ANSWER or BUSY", Rules: wire.Join(about, record, cdr, byAPI), Then: missed},
+	wire.Event{Name: "NewState", Type: event.ExtensionState, Becomes: "call.ringing for Ringing, else extension.state", Rules: wire.Join(about, inQueue, newState), Then: ringing},
+	wire.Event{Name: "IncomingCall", Type: event.CallStarted, Rules: wire.Join(about, incomingCall, byAPI)},
+	wire.Event{Name: "OutgoingCall", Type: event.CallStarted, Rules: wire.Join(about, outgoingCall, byAPI)},
+	wire.Event{Name: "Transfer", Type: event.CallTransferred, Rules: wire.Join(about, transfer)},
+	wire.Event{Name: "ExtenAdded", Type: event.ExtensionAdded, Rules: extension},
+	wire.Event{Name: "ExtenRemoved", Type: event.ExtensionRemoved, Rules: extension},
+	wire.Event{Name: "IncomingFax", Type: event.FaxReceived, Rules: wire.Join(about, fax)},
+	wire.Event{Name: "OutgoingFax", Type: event.FaxSent, Rules: wire.Join(about, fax)},
+	wire.Event{Name: "CdrQueue", Type: event.QueueCompleted, Rules: wire.Join(about, inQueue, record, cdrQueue, byAPI)},
+	wire.Event{Name: "VoiceMail", Type: event.VoicemailReceived, Rules: wire.Join(about, voicemail)},
+	wire.Event{Name: "VoiceMailEmail", Type: event.VoicemailEmailed, Rules: wire.Join(about, voicemail)},
+	wire.Event{Name: "Survey", Type: event.SurveyAnswered, Rules: wire.Join(about, inQueue, survey)},
+	wire.Event{Name: "Ping", Type: event.Ping},
+	wire.Event{Name: "TrunkNewState", Type: event.TrunkState, Rules: trunk},
+	wire.Event{Name: "TrunkAdded", Type: event.TrunkAdded, Rules: trunk},
+	wire.Event{Name: "TrunkRemoved", Type: event.TrunkRemoved, Rules: trunk},
+	wire.Event{Name: "AutoDialerReport", Type: event.CampaignReported, Rules: wire.Join(about, campaign)},
+	wire.Event{Name: "ReservedCallInFront", Type: event.QueueReserved, Rules: wire.Join(about, reservation)},
+)
 
 // about says which call an event belongs to. Older pages write unique_id, newer ones cuid; the wire
 // may carry both, with one value.

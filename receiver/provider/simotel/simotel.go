@@ -18,25 +18,6 @@ import (
 // Decoder decodes the requests of a Simotel.
 type Decoder struct{}
 
-// Names are Simotel's events, as its panel spells them. Names on the wire are compared in any case,
-// because its pages write Cdr, CDR and cdr.
-var Names = func() []string {
-	names := make([]string, len(Events))
-	for i := range Events {
-		names[i] = Events[i].Name
-	}
-	return names
-}()
-
-// known finds an event by its name as Plain has it: simotel.com writes "New State".
-var known = func() map[string]*Event {
-	events := map[string]*Event{}
-	for i := range Events {
-		events[wire.Plain(Events[i].Name)] = &Events[i]
-	}
-	return events
-}()
-
 // Decode makes a canonical event of a request.
 func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	e := event.Event{Provider: v1alpha1.Simotel, ReceivedAt: r.ReceivedAt}
@@ -49,14 +30,9 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 		return e
 	}
 	e.Payload = fields.Payload()
-	switch known := known[wire.Plain(e.Name)]; {
+	switch known := Catalog.Find(e.Name); {
 	case known != nil:
-		e.Type = known.Type
-		known.Rules.Fill(&e, fields, s)
-		if known.then != nil {
-			known.then(&e)
-		}
-		e.Complete()
+		known.Decode(&e, fields, s)
 	case fields.Has("app_name"):
 		e.NeedsAnswer = "this is a call of a Simotel component API (app_name), which waits for a routing answer that pbxhook cannot give: point Exten API, Trunk API, IVR API and Smart API to your own service, and only Event Webhooks to pbxhook"
 	case e.Name != "":
@@ -77,7 +53,7 @@ func name(f wire.Fields, path string) string {
 		if candidate == "" {
 			continue
 		}
-		if known := known[wire.Plain(candidate)]; known != nil {
+		if known := Catalog.Find(candidate); known != nil {
 			return known.Name
 		}
 		if candidate == last && f.Has("app_name") {
@@ -105,7 +81,7 @@ func otherVersion(want v1alpha1.Version, r *event.Request) string {
 		return ""
 	}
 	kind := "G"
-	if known[wire.Plain(wire.LastPart(r.Path))] != nil {
+	if Catalog.Find(wire.LastPart(r.Path)) != nil {
 		kind = "Rest"
 	}
 	generations := []string{"2", "3", "4"}

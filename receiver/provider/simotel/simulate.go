@@ -18,7 +18,7 @@ type Simulator struct {
 }
 
 // Events are the names of what can be sent.
-func (Simulator) Events() []string { return Names }
+func (Simulator) Events() []string { return Catalog.Names() }
 
 // Call makes the n-th call.
 func (Simulator) Call(n int, began time.Time, random *rand.Rand) sim.Call {
@@ -55,9 +55,9 @@ func id(c *sim.Call, what string) string {
 
 // Message composes one event of a call, in the order of fields of its page's sample.
 func (s Simulator) Message(c *sim.Call, step sim.Step) (sim.Message, error) {
-	event := known[strings.ToLower(strings.ReplaceAll(step.Event, " ", ""))]
+	event := Catalog.Find(step.Event)
 	if event == nil {
-		return sim.Message{}, fmt.Errorf("expected one of Simotel's events (%s), got %q", strings.Join(Names, ", "), step.Event)
+		return sim.Message{}, fmt.Errorf("expected one of Simotel's events (%s), got %q", strings.Join(Catalog.Names(), ", "), step.Event)
 	}
 	when := c.At(step.At)
 	m := sim.Message{Event: event.Name, Fields: fields(event.Name, c, when), Style: s.style(), At: when}

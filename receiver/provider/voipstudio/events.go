@@ -9,28 +9,21 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
 )
 
-// Event is one of VoIPstudio's events.
-type Event struct {
-	Name  string
-	Type  event.Type
-	Rules wire.Rules
-}
-
-// Events are all that VoIPstudio sends (VoIPstudio: Integrations - Webhooks; monitor.audio_ready is
+// Catalog is all that VoIPstudio sends (VoIPstudio: Integrations - Webhooks; monitor.audio_ready is
 // known from captures alone).
-var Events = []Event{
-	{"call.initial", event.CallStarted, join(call, state(event.StateStarted))},
-	{"call.ringing", event.CallRinging, join(call, state(event.StateRinging), rang)},
-	{"call.connected", event.CallAnswered, join(call, state(event.StateAnswered))},
-	{"call.hold", event.CallHeld, join(call, state(event.StateHeld))},
-	{"call.unhold", event.CallResumed, join(call, state(event.StateAnswered))},
-	{"call.missed", event.CallMissed, join(call, state(event.StateMissed), missed)},
-	{"call.hangup", event.CallEnded, join(call, state(event.StateEnded), ended)},
-	{"call.dtmf", event.CallDTMF, join(call, state(event.StateAnswered), dtmf)},
-	{"sms.received", event.SMSReceived, join(about, sms)},
-	{"queue.wrapup", event.QueueWrapup, join(call, wrapup)},
-	{"monitor.audio_ready", event.RecordingReady, join(call, recording)},
-}
+var Catalog = wire.NewCatalog(
+	wire.Event{Name: "call.initial", Type: event.CallStarted, Rules: wire.Join(call, state(event.StateStarted))},
+	wire.Event{Name: "call.ringing", Type: event.CallRinging, Rules: wire.Join(call, state(event.StateRinging), rang)},
+	wire.Event{Name: "call.connected", Type: event.CallAnswered, Rules: wire.Join(call, state(event.StateAnswered))},
+	wire.Event{Name: "call.hold", Type: event.CallHeld, Rules: wire.Join(call, state(event.StateHeld))},
+	wire.Event{Name: "call.unhold", Type: event.CallResumed, Rules: wire.Join(call, state(event.StateAnswered))},
+	wire.Event{Name: "call.missed", Type: event.CallMissed, Rules: wire.Join(call, state(event.StateMissed), missed)},
+	wire.Event{Name: "call.hangup", Type: event.CallEnded, Rules: wire.Join(call, state(event.StateEnded), ended)},
+	wire.Event{Name: "call.dtmf", Type: event.CallDTMF, Rules: wire.Join(call, state(event.StateAnswered), dtmf)},
+	wire.Event{Name: "sms.received", Type: event.SMSReceived, Rules: wire.Join(about, sms)},
+	wire.Event{Name: "queue.wrapup", Type: event.QueueWrapup, Rules: wire.Join(call, wrapup)},
+	wire.Event{Name: "monitor.audio_ready", Type: event.RecordingReady, Rules: wire.Join(call, recording)},
+)
 
 // Categories are the event types that one chooses in VoIPstudio's panel, with the events of each.
 var Categories = map[string][]string{
@@ -44,21 +37,13 @@ var Categories = map[string][]string{
 	"QueueWrapUp":     {"queue.wrapup"},
 }
 
-func join(all ...wire.Rules) wire.Rules {
-	var joined wire.Rules
-	for _, rules := range all {
-		joined = append(joined, rules...)
-	}
-	return joined
-}
-
 // about is what every event has.
 var about = wire.Rules{
 	{Field: "time", Keys: []string{"event_time"}},
 }
 
 // call is what every event of a call has.
-var call = join(about, wire.Rules{
+var call = wire.Join(about, wire.Rules{
 	{Field: "call.id", Keys: []string{"root_call_id", "call_id"}, Note: "the whole call where `root_call_id` is given"},
 	{Field: "call.legId", Keys: []string{"call_id"}, Set: legID, Note: "where `root_call_id` is given too"},
 	{Field: "call.direction", Keys: []string{"destination"}, Closed: true, Values: map[string]string{"in": event.Inbound, "out": event.Outbound}},

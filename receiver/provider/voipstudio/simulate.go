@@ -9,14 +9,13 @@ import (
 	"time"
 
 	"github.com/pbxhook/pbxhook/receiver/provider/sim"
-	"github.com/pbxhook/pbxhook/receiver/provider/wire"
 )
 
 // Simulator plays calls as VoIPstudio sends them: POST and JSON alone.
 type Simulator struct{}
 
 // Events are the names of what can be sent.
-func (Simulator) Events() []string { return Names }
+func (Simulator) Events() []string { return Catalog.Names() }
 
 // Call makes the n-th call.
 func (Simulator) Call(n int, began time.Time, random *rand.Rand) sim.Call {
@@ -51,9 +50,9 @@ func number(id string) any {
 
 // Message composes one event of a call, in the order of fields of the page's sample.
 func (Simulator) Message(c *sim.Call, step sim.Step) (sim.Message, error) {
-	event := known[wire.Plain(step.Event)]
-	if event == nil || event.Name == "ping" {
-		return sim.Message{}, fmt.Errorf("expected one of VoIPstudio's events (%s), got %q", strings.Join(Names, ", "), step.Event)
+	event := Catalog.Find(step.Event)
+	if event == nil {
+		return sim.Message{}, fmt.Errorf("expected one of VoIPstudio's events (%s), got %q", strings.Join(Catalog.Names(), ", "), step.Event)
 	}
 	when := c.At(step.At)
 	m := sim.Message{Event: event.Name, Fields: fields(event.Name, c, when), Style: sim.JSON, At: when}

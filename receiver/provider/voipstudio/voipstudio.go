@@ -14,23 +14,6 @@ import (
 // Decoder decodes the requests of VoIPstudio.
 type Decoder struct{}
 
-// Names are VoIPstudio's events.
-var Names = func() []string {
-	names := make([]string, len(Events))
-	for i := range Events {
-		names[i] = Events[i].Name
-	}
-	return names
-}()
-
-var known = func() map[string]*Event {
-	events := map[string]*Event{"ping": {Name: "ping", Type: event.Ping, Rules: about}}
-	for i := range Events {
-		events[wire.Plain(Events[i].Name)] = &Events[i]
-	}
-	return events
-}()
-
 // Decode makes a canonical event of a request.
 func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	e := event.Event{Provider: v1alpha1.VoIPstudio, ReceivedAt: r.ReceivedAt}
@@ -49,12 +32,13 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	e.Repeats = e.ID != ""
 	s.Location = nil       // VoIPstudio: event_time and the others are in UTC
 	s.International = true // its samples: 447854740947
-	kind, rules := event.Other, call
-	if known := known[wire.Plain(e.Name)]; known != nil {
-		e.Name, kind, rules = known.Name, known.Type, known.Rules
+	known := Catalog.Find(e.Name)
+	if known == nil { // added by VoIPstudio some day
+		known = &wire.Event{Name: e.Name, Type: event.Other, Rules: call}
 	}
-	e.Type = kind
-	rules.Fill(&e, fields, s)
-	e.Complete()
+	if known.Type == event.Other && wire.Plain(e.Name) == "ping" {
+		known.Type = event.Ping
+	}
+	known.Decode(&e, fields, s)
 	return e
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,12 +37,8 @@ type Rule struct {
 // Rules are those of one event.
 type Rules []Rule
 
-// Mapping is how a provider's event becomes canonical.
-type Mapping struct {
-	Event string // the provider's name
-	Type  string // canonical; several where the fields decide
-	Rules Rules
-}
+// Join puts the rules of several tables into one.
+func Join(all ...Rules) Rules { return slices.Concat(all...) }
 
 // Fill fills an event from the fields of its request. Objects of the event, such as its call, are
 // made when a value for them is there.
