@@ -33,11 +33,12 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	s.Location = nil       // VoIPstudio: event_time and the others are in UTC
 	s.International = true // its samples: 447854740947
 	known := Catalog.Find(e.Name)
-	if known == nil { // added by VoIPstudio some day
-		known = &wire.Event{Name: e.Name, Type: event.Other, Rules: call}
-	}
-	if known.Type == event.Other && wire.Plain(e.Name) == "ping" {
-		known.Type = event.Ping
+	if known == nil {
+		kind := event.Other // added by VoIPstudio some day
+		if wire.Plain(e.Name) == "ping" {
+			kind = event.Ping
+		}
+		known = &wire.Event{Name: e.Name, Type: kind, Rules: call}
 	}
 	known.Decode(&e, fields, s)
 	return e
