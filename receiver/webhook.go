@@ -392,8 +392,11 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 		}
 		outcome := t.deliverer.Deliver(ctx, r.ID, request)
 		if err != nil && outcome.Result != dispatch.Retry { // once an event; its error may show the caller's number
-			unsure.Add(1)
-			w.log.Warn("an expression could not be evaluated, the event passed", "target", t.spec.Name, "id", r.ID, "type", r.Type)
+			level := slog.LevelDebug
+			if unsure.Add(1) == 1 {
+				level = slog.LevelWarn // the next ones are counted
+			}
+			w.log.Log(ctx, level, "an expression could not be evaluated, the event passed", "target", t.spec.Name, "id", r.ID, "type", r.Type)
 		}
 		return outcome
 	}

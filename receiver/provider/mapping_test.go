@@ -68,7 +68,7 @@ func shows(fields wire.Fields, rule wire.Rule, e *event.Event) []string {
 		text := strings.ToLower(fields.Text(key))
 		switch {
 		case text == "" || text[0] == '$':
-		case rule.Set == nil:
+		case rule.Set == nil, rule.Field == "time":
 			return []string{key}
 		case strings.Contains(canonical, text), strings.Contains(text, canonical), text[0] == '{', text[0] == '[':
 			keys = append(keys, key)

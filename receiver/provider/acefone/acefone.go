@@ -8,7 +8,6 @@ package acefone
 
 import (
 	"strings"
-	"time"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
@@ -21,8 +20,7 @@ type Decoder struct{}
 // Decode makes a canonical event of a request.
 func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	e := event.Event{Provider: v1alpha1.Acefone, ReceivedAt: r.ReceivedAt, Repeats: true}
-	part := wire.LastPart(r.Path)
-	trigger := named(part)
+	trigger := named(wire.LastPart(r.Path))
 	if trigger != nil {
 		e.Name = trigger.Name
 	}
@@ -34,28 +32,25 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	e.Payload = fields.Payload()
 	fields.Drop(unresolved)
 	t := template{fields, s}
-	switch {
-	case trigger != nil:
-	case strings.HasPrefix(plain(part), plain(dispositionUpdated)):
-		e.Name, e.Type = dispositionUpdated, event.Other
-	default:
+	if trigger == nil {
 		trigger = t.trigger()
 	}
-	switch {
-	case trigger != nil:
-		e.Name, e.Type = trigger.Name, trigger.Type
-	case e.Type == "":
+	if trigger == nil {
 		e.Type = event.Unparsed
 		e.Reason = "expected a trigger at the end of the path (such as /call-missed), or fields that tell it (call_status, start_stamp, end_stamp); got neither, or only $variables that were not resolved"
 		return e
 	}
-	if e.Type == "" { // CallMissedOrAnswered
+	e.Name, e.Type = trigger.Name, trigger.Type
+	if e.Type == "" { // missed or answered
 		e.Type = event.CallEnded
 		if t.missed() {
 			e.Type = event.CallMissed
 		}
 	}
-	t.fill(&e, trigger)
+	c := e.NeedCall()
+	c.State, c.AnsweredBy = states[e.Type], trigger.AnsweredBy
+	Rules.Fill(&e, fields, s)
+	e.Complete()
 	return e
 }
 
@@ -92,7 +87,12 @@ func (t template) statuses() string {
 	return strings.ToLower(statuses)
 }
 
-func (t template) missed() bool { return strings.Contains(t.statuses(), "missed") }
+// missed is whether nobody answered: the status says so or, in a template without one, that no agent was
+// reached.
+func (t template) missed() bool {
+	statuses := t.statuses()
+	return strings.Contains(statuses, "missed") || (!strings.Contains(statuses, "answered") && t.Text("call_connected") == "0")
+}
 
 // trigger tells the trigger from the fields, most telling first.
 func (t template) trigger() *Trigger {
@@ -122,22 +122,4 @@ func (t template) trigger() *Trigger {
 		return named("CallReceivedOnServer")
 	}
 	return nil
-}
-
-// fill fills the call. Of a trigger that is not Acefone's nothing but the fields is known.
-func (t template) fill(e *event.Event, trigger *Trigger) {
-	c := e.NeedCall()
-	c.State = states[e.Type]
-	if trigger != nil {
-		c.AnsweredBy = trigger.AnsweredBy
-	}
-	Rules.Fill(e, t.Fields, t.settings)
-	when := map[string]*time.Time{"call.startTime": c.StartTime, "call.answerTime": c.AnswerTime, "call.endTime": c.EndTime}[happened[e.Type]]
-	if e.Type == event.CallDTMF {
-		when = t.Time(t.settings, "date")
-	}
-	if when != nil {
-		e.Time = *when
-	}
-	e.Complete()
 }

@@ -2,6 +2,7 @@ package acefone
 
 import (
 	"strings"
+	"time"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
@@ -40,7 +41,7 @@ func trigger(name string, kind event.Type, answeredBy string, also ...string) Tr
 }
 
 // dispositionUpdated is a trigger of Smartflo's dialler that none of Acefone's corresponds to.
-const dispositionUpdated = "DispositionStatusUpdated"
+var dispositionUpdated = Trigger{Name: "DispositionStatusUpdated", Also: []string{"disposition-status-updated-dialer"}, Type: event.Other}
 
 // Categories are triggers that another one stands for too: without a trigger in the path, a call that
 // was missed or answered is told as one or the other.
@@ -51,12 +52,17 @@ func named(name string) *Trigger { return triggers[plain(name)] }
 
 var triggers = func() map[string]*Trigger {
 	found := map[string]*Trigger{}
-	for i := range Triggers {
-		t := &Triggers[i]
+	add := func(t *Trigger) {
 		for _, name := range append([]string{t.Name, t.Path}, t.Also...) {
-			found[plain(name)] = t
+			if name != "" {
+				found[plain(name)] = t
+			}
 		}
 	}
+	for i := range Triggers {
+		add(&Triggers[i])
+	}
+	add(&dispositionUpdated)
 	return found
 }()
 
@@ -104,6 +110,7 @@ var Rules = wire.Rules{
 	{Field: "call.endedBy", Keys: []string{"hangup_cause", "reason_key"}, Set: endedBy, Note: "caller or callee, where the cause is disconnected_by_caller or _callee"},
 	{Field: "call.recording", Keys: []string{"recording_url"}},
 	{Field: "call.digits", Keys: []string{"digit_pressed", "digits_dialed", "last_dtmf"}},
+	{Field: "time", Keys: []string{"date"}, Set: happened, Note: "of call.dtmf; else the call's start, answer or end, as the event is"},
 }
 
 var (
@@ -124,12 +131,18 @@ var callTypes = map[string]string{
 	"incoming": string(v1alpha1.CallTypeInbound), "outgoing": string(v1alpha1.CallTypeOutbound),
 }
 
-// happened are the keys of the time at which each type of event happened.
-var happened = map[event.Type]string{
-	event.CallStarted:  "call.startTime",
-	event.CallAnswered: "call.answerTime",
-	event.CallMissed:   "call.endTime",
-	event.CallEnded:    "call.endTime",
+// happened: when the event happened is one of the call's times, and of DTMF a key of its own.
+func happened(e *event.Event, f wire.Fields, s wire.Settings, keys []string) {
+	c := e.NeedCall()
+	when := map[event.Type]*time.Time{
+		event.CallStarted: c.StartTime, event.CallAnswered: c.AnswerTime, event.CallMissed: c.EndTime, event.CallEnded: c.EndTime,
+	}[e.Type]
+	if e.Type == event.CallDTMF {
+		when = f.Time(s, keys...)
+	}
+	if when != nil {
+		e.Time = *when
+	}
 }
 
 func did(e *event.Event, f wire.Fields, s wire.Settings, keys []string) {
