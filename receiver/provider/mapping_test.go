@@ -65,7 +65,7 @@ func shows(fields wire.Fields, rule wire.Rule, e *event.Event) []string {
 	}
 	var keys []string
 	for _, key := range rule.Keys {
-		text := strings.ToLower(fields.Text(key))
+		text := strings.ToLower(wire.Text(fields.Value(key)))
 		switch {
 		case text == "" || text[0] == '$':
 		case rule.Set == nil, rule.Field == "time":

@@ -125,6 +125,8 @@ func TestQuirks(t *testing.T) {
 		"a trigger that Acefone has not":        {sample{Provider: "Acefone", Path: "/disposition-status-updated", Query: "call_id=1.2", WantType: "other", WantCall: "1.2"}, "DispositionStatusUpdated"},
 		"a trigger among the fields":            {sample{Provider: "Acefone", Query: "call_id=1.2&trigger=Call+missed", WantType: "call.missed", WantCall: "1.2"}, "CallMissed"},
 		"a trigger with its product's note":     {sample{Provider: "Acefone", Path: "/Call answered by Customer(Click to Call)", Query: "uuid=1", WantType: "call.answered"}, "CallAnsweredByCustomer"},
+		"an agent on the line":                  {sample{Provider: "Acefone", Query: "call_id=1.2&start_stamp=2026-01-02+03:04:05&answered_agent_name=Asha", WantType: "call.answered", WantCall: "1.2"}, "CallAnsweredByExtension"},
+		"a customer on the line":                {sample{Provider: "Acefone", Query: "call_id=1.2&start_stamp=2026-01-02+03:04:05&customer_ring_time=3", WantType: "call.answered", WantCall: "1.2"}, "CallAnsweredByCustomer"},
 		"a part that is no trigger":             {sample{Provider: "Acefone", Path: "/inbound_complete", Query: "call_id=1.2&call_status=missed", WantType: "call.missed", WantCall: "1.2"}, "CallMissed"},
 		"a sibling's name of a trigger":         {sample{Provider: "Acefone", Path: "/call-answered-by-agent", Query: "call_id=1.2", WantType: "call.answered", WantCall: "1.2"}, "CallAnsweredByExtension"},
 		"a form with JSON inside":               {sample{Provider: "Acefone", Path: "/call-hangup", Body: "call_id=1.2&answered_agent=%7B%22id%22%3A%227%22%7D", ContentType: "application/x-www-form-urlencoded", WantType: "call.ended", WantCall: "1.2"}, "CallHangup"},
@@ -141,6 +143,22 @@ func TestQuirks(t *testing.T) {
 			require.Equal(t, tc.WantType == event.Unparsed, e.Request != nil)
 			require.Equal(t, tc.WantType == event.Unparsed, e.Reason != "")
 		})
+	}
+}
+
+// TestDigits: one value, or a list that may be empty.
+func TestDigits(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"digits_dialed":"42"}`:                         "42",
+		`{"digits_dialed":["4","2",7]}`:                  "427",
+		`{"digits_dialed":"[\"4\",\"2\"]"}`:              "42",
+		`{"digits_dialed":[],"last_dtmf":"9"}`:           "9",
+		`{"digits_dialed":[{"a":1}],"digit_pressed":{}}`: "",
+		`{"digit_pressed":0}`:                            "0",
+	} {
+		r := &event.Request{Method: "POST", Path: "/dtmf-option", Body: []byte(body)}
+		e := provider.Decode(v1alpha1.Acefone, r, wire.Settings{})
+		require.Equal(t, want, e.Call.Digits, body)
 	}
 }
 

@@ -41,7 +41,12 @@ func Section(t *testing.T, path, name, got string) {
 	require.True(t, ok, "%s: expected a section %s", path, name)
 	comment, rest, ok := strings.Cut(rest, "-->\n")
 	require.True(t, ok, "%s: expected the first line of section %s to end with -->", path, name)
-	_, after, ok := strings.Cut(rest, "<!-- end "+name+" -->")
+	want, after, ok := strings.Cut(rest, "<!-- end "+name+" -->")
 	require.True(t, ok, "%s: expected section %s to end", path, name)
-	File(t, path, []byte(before+"<!-- begin "+name+":"+comment+"-->\n"+got+"<!-- end "+name+" -->"+after))
+	if *update {
+		whole := before + "<!-- begin " + name + ":" + comment + "-->\n" + got + "<!-- end " + name + " -->" + after
+		require.NoError(t, os.WriteFile(path, []byte(whole), 0o644))
+		return
+	}
+	require.Equal(t, want, got, "%s, section %s; run with -update if this is meant", path, name)
 }

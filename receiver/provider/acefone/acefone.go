@@ -118,6 +118,10 @@ func (t template) trigger() *Trigger {
 		return named("CallAnsweredOnIVR")
 	case strings.Contains(statuses, "answered"):
 		return named("CallHangup") // call_status is "answered" on hangup alone
+	case t.Text("customer_ring_time") != "":
+		return named("CallAnsweredByCustomer")
+	case t.Value("answered_agent", "answered_agent_number", "answered_agent_name", "answer_agent_number") != nil:
+		return named("CallAnsweredByExtension")
 	case t.text("call.startTime") != "":
 		return named("CallReceivedOnServer")
 	}

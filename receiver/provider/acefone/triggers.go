@@ -109,7 +109,7 @@ var Rules = wire.Rules{
 	{Field: "call.hangupCause", Keys: []string{"hangup_cause", "hangup_cause_key", "hangup_cause_description", "reason_key"}},
 	{Field: "call.endedBy", Keys: []string{"hangup_cause", "reason_key"}, Set: endedBy, Note: "caller or callee, where the cause is disconnected_by_caller or _callee"},
 	{Field: "call.recording", Keys: []string{"recording_url"}},
-	{Field: "call.digits", Keys: []string{"digit_pressed", "digits_dialed", "last_dtmf"}},
+	{Field: "call.digits", Keys: []string{"digit_pressed", "digits_dialed", "last_dtmf"}, Set: digits, Note: "those of a list one after the other"},
 	{Field: "time", Keys: []string{"date"}, Set: happened, Note: "of call.dtmf; else the call's start, answer or end, as the event is"},
 }
 
@@ -200,6 +200,24 @@ func queue(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
 	for _, step := range f.List(keys[last]) {
 		if step := wire.AsFields(step); wire.Plain(step.Text("type")) == "inboundqueue" {
 			c.Queue = step.Text("name")
+		}
+	}
+}
+
+func digits(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
+	for _, key := range keys {
+		pressed, list := "", f.List(key)
+		for _, digit := range list {
+			if _, object := digit.(map[string]any); !object {
+				pressed += wire.Text(digit)
+			}
+		}
+		if list == nil {
+			pressed = f.Text(key)
+		}
+		if pressed != "" {
+			e.NeedCall().Digits = pressed
+			return
 		}
 	}
 }

@@ -290,11 +290,15 @@ func (f Fields) lookup(key string) any {
 	return nil
 }
 
-// Text is the field as text, by the first of the keys that is not empty.
+// Text is the field as text, by the first of the keys that is not empty. Objects and lists are no text.
 func (f Fields) Text(keys ...string) string {
 	for _, key := range keys {
-		if text := Text(f.lookup(key)); text != "" {
-			return text
+		switch value := f.lookup(key).(type) {
+		case map[string]any, []any:
+		default:
+			if text := Text(value); text != "" {
+				return text
+			}
 		}
 	}
 	return ""

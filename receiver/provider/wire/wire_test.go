@@ -129,6 +129,11 @@ func TestShapes(t *testing.T) {
 			require.Equal(t, "y", f.Text("nothing", "o.x"))
 		})
 	}
+	nested, err := wire.Read(&event.Request{Body: []byte(`{"a":[],"b":{"c":1},"d":"[1,2]","e":false,"f":1.50}`)}, wire.Settings{})
+	require.NoError(t, err)
+	require.Equal(t, "[1,2]", nested.Text("a", "b", "d"), "objects and lists are no text")
+	require.Equal(t, "false", nested.Text("e"))
+	require.Equal(t, "1.50", nested.Text("f"))
 	f, err := wire.Read(&event.Request{Query: "l[1][x]=b&l[0][x]=a&l[0][y]=c&l[10=z&[=1&]=2&m[]=3"}, wire.Settings{})
 	require.NoError(t, err)
 	require.Equal(t, `[{"x":"a","y":"c"},{"x":"b"}]`, string(wire.Marshal(f.List("l"))))
