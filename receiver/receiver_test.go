@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -348,11 +349,28 @@ func TestExpressions(t *testing.T) {
 	require.False(t, targets()["queue"].Healthy)
 	r.post(`{"event_name":"CdrQueue","unique_id":"1.4","queue":"902"}`)
 	r.post(`{"event_name":"CdrQueue","unique_id":"1.5","queue":"903"}`)
+	r.eventually("all done", func() bool { return targets()["queue"].Pending == 0 && targets()["bad"].Pending == 0 })
 	s.has(t, "/queue", 2)
 	s.has(t, "/bad", 2)
 
 	r.write(manifest("first", with("queue", `event.call.queue == "903"`)))
 	r.eventually("mended", func() bool { return targets()["queue"].Healthy })
+}
+
+// TestAnExpressionThatCannotTellIsCountedOnce, however often the event is tried.
+func TestAnExpressionThatCannotTellIsCountedOnce(t *testing.T) {
+	var tries atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if tries.Add(1) < 4 {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	defer s.Close()
+	r := start(t, manifest("first", fmt.Sprintf(`{name: a, url: %q, retry: {initialDelay: 1ms}, expression: event.payload.nothing > 1}`, s.URL)))
+	r.post(`{"event_name":"Cdr","unique_id":"1.2"}`)
+	r.eventually("delivered", func() bool { return r.report().Webhooks[0].Targets[0].Delivered == 1 })
+	require.Equal(t, int64(1), r.report().Webhooks[0].Targets[0].ExpressionErrors)
+	require.Equal(t, int32(4), tries.Load())
 }
 
 // TestFilterExpression is the same for the webhook's own expression.
@@ -376,6 +394,7 @@ func TestFilterExpression(t *testing.T) {
 	r.eventually("said again", func() bool { return strings.Contains(status().LastError, "the last good one stays in force") })
 	r.post(`{"event_name":"CdrQueue","unique_id":"1.4","queue":"903"}`)
 	r.post(`{"event_name":"CdrQueue","unique_id":"1.5","queue":"902"}`)
+	r.eventually("all done", func() bool { return status().Pending == 0 && r.report().Webhooks[0].Events.Received == 4 })
 	s.has(t, "/a", 2)
 }
 
