@@ -94,6 +94,8 @@ type Dispatcher struct {
 	attempt Attempt
 	changed chan struct{} // closed when policy or attempt is another
 	status  Status
+
+	replays chan *wish
 }
 
 // New makes the dispatcher of a target. Its cursor must have been opened, so that no event falls
@@ -101,7 +103,7 @@ type Dispatcher struct {
 func New(name string, j journal.Journal, log *slog.Logger, policy Policy, attempt Attempt) *Dispatcher {
 	return &Dispatcher{
 		name: name, journal: j, log: log.With("target", name),
-		policy: policy, attempt: attempt, changed: make(chan struct{}),
+		policy: policy, attempt: attempt, changed: make(chan struct{}), replays: make(chan *wish),
 		status: Status{Name: name, Healthy: true},
 	}
 }
@@ -137,6 +139,7 @@ func (d *Dispatcher) Run(ctx, attempts context.Context) error {
 		read:       cursor.Floor,
 	}
 	w.configure()
+	w.resumeReplays()
 	w.run(ctx, attempts)
 	return w.flush()
 }
@@ -160,6 +163,7 @@ type work struct {
 	lastErr   string
 	flushed   time.Time
 	dead      []journal.DeadLetter // not yet written
+	revived   []uint64             // dead letters that were delivered after all, not yet forgotten
 
 	now       Policy
 	try       Attempt
@@ -211,6 +215,9 @@ func (w *work) run(ctx, attempts context.Context) {
 		case <-timer.C:
 		case <-w.configNew:
 			w.configure()
+		case wish := <-w.Dispatcher.replays:
+			wish.taken, wish.err = w.replay(wish)
+			close(wish.done)
 		case <-ctx.Done():
 		}
 		w.flushWhenDue()
@@ -276,10 +283,14 @@ func (w *work) start(attempts context.Context) {
 	for w.mayStart(time.Now()) {
 		l := w.ready.pop()
 		w.inFlight++
-		go func(seq uint64, try Attempt, policy Policy) {
-			record, outcome := w.once(attempts, seq, try, policy)
+		job := job{seq: l.seqs[0], try: w.try, policy: w.now}
+		if r := w.progress.replay(job.seq); r != nil {
+			job.replay, job.replayedAt = r.ID, r.At
+		}
+		go func() {
+			record, outcome := w.once(attempts, job)
 			w.results <- result{lane: l, record: record, outcome: outcome}
-		}(l.seqs[0], w.try, w.now)
+		}()
 	}
 }
 
@@ -323,18 +334,33 @@ func (w *work) wake() time.Time {
 	return wake
 }
 
-// once makes one attempt. An event that is too old is given up without one.
-func (w *work) once(ctx context.Context, seq uint64, try Attempt, policy Policy) (journal.Record, Outcome) {
-	record, err := w.journal.Get(seq)
+// job is one attempt to make.
+type job struct {
+	seq        uint64
+	try        Attempt
+	policy     Policy
+	replay     string // its id, or empty
+	replayedAt time.Time
+}
+
+// once makes one attempt. An event that is too old is given up without one; what is replayed is as old
+// as the wish.
+func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
+	record, err := w.record(j.seq, j.replay != "")
+	record.Replay = j.replay
+	since := record.Request.ReceivedAt
+	if j.replay != "" {
+		since = j.replayedAt
+	}
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
-		return journal.Record{Seq: seq}, Outcome{Result: Unwanted}
+		return journal.Record{Seq: j.seq}, Outcome{Result: Unwanted}
 	case err != nil:
-		return journal.Record{Seq: seq}, Outcome{Result: Retry, Reason: err.Error()}
-	case time.Since(record.Request.ReceivedAt) >= policy.MaxAge:
-		return record, Outcome{Result: Refused, Reason: fmt.Sprintf("older than retry.maxAge (%s)", policy.MaxAge)}
+		return journal.Record{Seq: j.seq}, Outcome{Result: Retry, Reason: err.Error()}
+	case time.Since(since) >= j.policy.MaxAge:
+		return record, Outcome{Result: Refused, Reason: fmt.Sprintf("older than retry.maxAge (%s)", j.policy.MaxAge)}
 	}
-	return record, try(ctx, record)
+	return record, j.try(ctx, record)
 }
 
 // settle takes in what came of an attempt.
@@ -348,6 +374,9 @@ func (w *work) settle(r result) {
 	switch outcome.Result {
 	case Delivered:
 		w.progress.delivered(time.Now())
+		if r.record.Replay != "" { // it may have been a dead letter
+			w.revived = append(w.revived, r.record.Seq)
+		}
 		w.next(l)
 	case Unwanted:
 		w.next(l)
@@ -442,7 +471,7 @@ func (w *work) again(r result) {
 		delay = min(r.outcome.RetryAfter, w.now.MaxDelay)
 	}
 	l.due = time.Now().Add(delay)
-	if expiry := r.record.Request.ReceivedAt.Add(w.now.MaxAge); !r.record.Request.ReceivedAt.IsZero() && l.due.After(expiry) {
+	if expiry := r.record.Request.ReceivedAt.Add(w.now.MaxAge); r.record.Replay == "" && !r.record.Request.ReceivedAt.IsZero() && l.due.After(expiry) {
 		l.due = expiry
 	}
 	w.waiting.add(l)
@@ -473,12 +502,12 @@ func (w *work) flush() error {
 		return nil
 	}
 	w.flushed = time.Now() // also when it fails: not in a loop
-	if err := w.journal.SaveCursor(w.name, w.progress.cursor(), w.dead); err != nil {
+	if err := w.journal.SaveCursor(w.name, w.progress.cursor(), w.dead, w.revived); err != nil {
 		w.lastErr = err.Error()
 		return fmt.Errorf("write the cursor of target %s: %w", w.name, err)
 	}
 	w.progress.dirty = false
-	w.dead = nil
+	w.dead, w.revived = nil, nil
 	return nil
 }
 

@@ -50,9 +50,9 @@ func newBench(t *testing.T) *bench {
 func (b *bench) attempt(_ context.Context, r journal.Record) dispatch.Outcome {
 	b.mu.Lock()
 	b.tries[r.ID]++
-	try := b.tries[r.ID]
+	try, answer := b.tries[r.ID], b.answer
 	b.mu.Unlock()
-	outcome := b.answer(r.ID, try)
+	outcome := answer(r.ID, try)
 	if outcome.Result == dispatch.Delivered {
 		b.mu.Lock()
 		b.log = append(b.log, r.ID)
@@ -165,7 +165,7 @@ func TestDeadLetters(t *testing.T) {
 	b.add("call", "refused", "hopeless", "good")
 	b.all(1)
 	stop()
-	letters, err := b.journal.DeadLetters("crm", 10)
+	letters, err := b.journal.DeadLetters("crm", 0, 10)
 	require.NoError(t, err)
 	require.Len(t, letters, 2)
 	require.Equal(t, "refused", letters[0].Record.ID)
@@ -197,7 +197,7 @@ func TestWhatGrewTooOldSaysWhatItWaitedFor(t *testing.T) {
 	b.add("call", "1")
 	b.eventually("a dead letter", func() bool { return b.running.Status().DeadLettered == 1 })
 	stop()
-	letters, err := b.journal.DeadLetters("crm", 10)
+	letters, err := b.journal.DeadLetters("crm", 0, 10)
 	require.NoError(t, err)
 	require.Equal(t, 500, letters[0].Status)
 	require.Contains(t, letters[0].Reason, "older than retry.maxAge")

@@ -108,8 +108,11 @@ func (b *Bolt) OpenCursor(target string) (Cursor, error) {
 }
 
 // SaveCursor implements Journal.
-func (b *Bolt) SaveCursor(target string, c Cursor, dead []DeadLetter) error {
+func (b *Bolt) SaveCursor(target string, c Cursor, dead []DeadLetter, revived []uint64) error {
 	return b.do(context.Background(), 0, func(t *transaction) error {
+		if err := t.unbury(target, revived); err != nil {
+			return err
+		}
 		if len(dead) > 0 {
 			if err := t.bury(target, dead); err != nil {
 				return err
@@ -130,7 +133,7 @@ func (b *Bolt) KeepCursors(targets []string) error {
 }
 
 // DeadLetters implements Journal.
-func (b *Bolt) DeadLetters(target string, limit int) ([]DeadLetter, error) {
+func (b *Bolt) DeadLetters(target string, after uint64, limit int) ([]DeadLetter, error) {
 	var letters []DeadLetter
 	err := b.view(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket([]byte(bucketDead)).Bucket([]byte(target))
@@ -138,7 +141,7 @@ func (b *Bolt) DeadLetters(target string, limit int) ([]DeadLetter, error) {
 			return nil
 		}
 		cursor := bucket.Cursor()
-		for key, data := cursor.First(); key != nil && len(letters) < limit; key, data = cursor.Next() {
+		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(letters) < limit; key, data = cursor.Next() {
 			d, err := decodeLetter(seqOf(key), data)
 			if err != nil {
 				return &DamagedError{File: b.file, Seq: seqOf(key), Err: fmt.Errorf("read a dead letter: %w", err)}
@@ -148,6 +151,11 @@ func (b *Bolt) DeadLetters(target string, limit int) ([]DeadLetter, error) {
 		return nil
 	})
 	return letters, err
+}
+
+// DropDeadLetters implements Journal.
+func (b *Bolt) DropDeadLetters(target string, seqs []uint64) error {
+	return b.do(context.Background(), 0, func(t *transaction) error { return t.unbury(target, seqs) })
 }
 
 // State implements Journal.

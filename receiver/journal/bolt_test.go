@@ -137,7 +137,7 @@ func TestRoom(t *testing.T) {
 	require.ErrorIs(t, err, journal.ErrFull)
 	require.EqualValues(t, kept, j.State().Events, "undelivered events are not dropped")
 
-	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 10, Done: []journal.Range{{From: 12, To: 40}}}, nil))
+	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 10, Done: []journal.Range{{From: 12, To: 40}}}, nil, nil))
 	_, err = j.Append(context.Background(), record("again", ""), nil)
 	require.NoError(t, err, "delivered events make room")
 	_, err = j.Get(11)
@@ -156,7 +156,7 @@ func TestThreeTimesTheRoom(t *testing.T) {
 		receipt, err := j.Append(context.Background(), record(fmt.Sprint(i), ""), nil)
 		require.NoError(t, err)
 		sent += 200
-		require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: receipt.Seq}, nil))
+		require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: receipt.Seq}, nil, nil))
 	}
 	require.Greater(t, sent, 3*j.State().MaxBytes-1)
 	require.EqualValues(t, 300, j.State().Received)
@@ -172,7 +172,7 @@ func TestCursors(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, journal.Cursor{Floor: 5}, c, "a new target gets what comes after it was named")
 	want := journal.Cursor{Floor: 6, Done: []journal.Range{{From: 8, To: 9}, {From: 12, To: 12}}, Attempts: map[uint64]int32{7: 3}, Delivered: 4}
-	require.NoError(t, j.SaveCursor("crm", want, nil))
+	require.NoError(t, j.SaveCursor("crm", want, nil, nil))
 	for seq, done := range map[uint64]bool{1: true, 6: true, 7: false, 8: true, 9: true, 10: false, 12: true, 13: false} {
 		require.Equal(t, done, want.Has(seq), seq)
 	}
@@ -186,7 +186,7 @@ func TestCursors(t *testing.T) {
 	require.Equal(t, want, c, "a target that comes back within a day goes on")
 
 	require.NoError(t, j.KeepCursors(nil))
-	require.NoError(t, j.SaveCursor("crm", want, nil), "what was under way when it was removed")
+	require.NoError(t, j.SaveCursor("crm", want, nil, nil), "what was under way when it was removed")
 	now = now.Add(25 * time.Hour)
 	require.NoError(t, j.KeepCursors(nil))
 	c, err = j.OpenCursor("crm")
@@ -200,13 +200,13 @@ func TestDeadLettersOutliveTheirEvent(t *testing.T) {
 	r, err := j.Get(2)
 	require.NoError(t, err)
 	dead := journal.DeadLetter{Record: r, Reason: "400", Attempts: 1, Status: 400, Time: time.Now().UTC().Truncate(0)}
-	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 2}, []journal.DeadLetter{dead}))
-	letters, err := j.DeadLetters("crm", 10)
+	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 2}, []journal.DeadLetter{dead}, nil))
+	letters, err := j.DeadLetters("crm", 0, 10)
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
 	require.Equal(t, dead.Record, letters[0].Record)
 	require.Equal(t, 400, letters[0].Status)
-	none, err := j.DeadLetters("other", 10)
+	none, err := j.DeadLetters("other", 0, 10)
 	require.NoError(t, err)
 	require.Empty(t, none)
 }

@@ -49,6 +49,8 @@ type Record struct {
 	Type    event.Type // as decoded when it arrived
 	Lane    string     // events of one lane are delivered in order; empty: the event stands alone
 	Request event.Request
+	// Replay is the id of the replay that it goes out for, or empty. It is not kept with the event.
+	Replay string
 	// OtherVersion is the version in which it came, where that is not the one expected. It is counted
 	// and not kept with the event.
 	OtherVersion string
@@ -71,38 +73,33 @@ type Receipt struct {
 	Repeat bool // it was kept before; ID and Type are those of the first one
 }
 
-// Range is a run of sequence numbers, both ends included.
-type Range struct{ From, To uint64 }
-
 // Cursor says which events a target is done with: delivered, not wanted, or dead letters.
 type Cursor struct {
 	Floor        uint64           `json:"floor"`              // all up to it are done
-	Done         []Range          `json:"done,omitempty"`     // these above it too, in order
+	Done         Ranges           `json:"done,omitempty"`     // these above it too
 	Attempts     map[uint64]int32 `json:"attempts,omitempty"` // answered attempts of events in retry
+	Replays      []Replay         `json:"replays,omitempty"`  // events that are done and go out again
 	Delivered    int64            `json:"delivered"`
 	DeadLettered int64            `json:"deadLettered"`
 	LastDelivery time.Time        `json:"lastDelivery,omitzero"`
 	RemovedAt    time.Time        `json:"removedAt,omitzero"` // since when no target has it
 }
 
-// Has is whether the target is done with an event.
+// Replay is a wish of a person: events that go to a target again.
+type Replay struct {
+	ID   string    `json:"id"`
+	At   time.Time `json:"at"`   // when it was asked for
+	Seqs Ranges    `json:"seqs"` // that are still to go out
+}
+
+// Has is whether the target is done with an event, and does not get it again.
 func (c *Cursor) Has(seq uint64) bool {
-	if seq <= c.Floor {
-		return true
-	}
-	low, high := 0, len(c.Done)
-	for low < high {
-		middle := (low + high) / 2
-		switch r := c.Done[middle]; {
-		case seq < r.From:
-			high = middle
-		case seq > r.To:
-			low = middle + 1
-		default:
-			return true
+	for i := range c.Replays {
+		if c.Replays[i].Seqs.Has(seq) {
+			return false
 		}
 	}
-	return false
+	return seq <= c.Floor || c.Done.Has(seq)
 }
 
 // DeadLetter is an event that was given up for a target, with the request, so that it outlives the
@@ -147,12 +144,15 @@ type Journal interface {
 	Appended() <-chan struct{}
 	// OpenCursor is the cursor of a target; a target that never had one begins with the next event.
 	OpenCursor(target string) (Cursor, error)
-	// SaveCursor keeps a cursor and, in one go with it, dead letters.
-	SaveCursor(target string, c Cursor, dead []DeadLetter) error
+	// SaveCursor keeps a cursor and, in one go with it, new dead letters; it forgets those that were
+	// delivered after all.
+	SaveCursor(target string, c Cursor, dead []DeadLetter, revived []uint64) error
 	// KeepCursors says which targets there are. Cursors of others go after 24 hours.
 	KeepCursors(targets []string) error
-	// DeadLetters are a target's, oldest first, at most limit.
-	DeadLetters(target string, limit int) ([]DeadLetter, error)
+	// DeadLetters are a target's after a sequence number, in order, at most limit.
+	DeadLetters(target string, after uint64, limit int) ([]DeadLetter, error)
+	// DropDeadLetters forgets dead letters of a target.
+	DropDeadLetters(target string, seqs []uint64) error
 	// State is what the journal holds.
 	State() State
 	// Close ends it; what was appended is durable already.

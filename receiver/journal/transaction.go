@@ -125,6 +125,20 @@ func (t *transaction) bury(target string, dead []DeadLetter) error {
 	return t.exhume(target, bucket)
 }
 
+// unbury forgets dead letters.
+func (t *transaction) unbury(target string, seqs []uint64) error {
+	bucket := t.bucket(bucketDead).Bucket([]byte(target))
+	if bucket == nil {
+		return nil
+	}
+	for _, seq := range seqs {
+		if err := bucket.Delete(keyOf(seq)); err != nil {
+			return fmt.Errorf("drop a dead letter of target %s: %w", target, err)
+		}
+	}
+	return nil
+}
+
 func (t *transaction) exhume(target string, bucket *bbolt.Bucket) error {
 	excess := bucket.Stats().KeyN - maxDeadLetters
 	cursor := bucket.Cursor()
