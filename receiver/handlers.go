@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pbxhook/pbxhook/receiver/admin"
 )
 
 // metricsHandler serves what machines ask: Prometheus, the kubelet and the operator.
@@ -30,6 +32,7 @@ func (r *Receiver) metricsHandler() http.Handler {
 func (r *Receiver) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /statusz", r.statusz)
+	admin.Register(mux, r)
 	return mux
 }
 

@@ -42,6 +42,7 @@ type webhook struct {
 	targets map[string]*target
 	ending  map[string]*target // removed, with attempts that may still be under way
 	filter  *filter.Filter     // in force; nil before there was a good one
+	plan    *plan              // in force
 }
 
 // target is one running dispatcher.
@@ -310,6 +311,7 @@ func (w *webhook) apply(p *plan, attempts context.Context) error {
 		return fmt.Errorf("note the targets in the journal: %w", err)
 	}
 	w.settleFilters(p)
+	w.plan = p
 	for _, t := range p.targets {
 		if running, ok := w.targets[t.spec.Name]; ok {
 			running.dispatcher.Configure(t.policy, w.attempt(p, t, running.unsure))
@@ -389,6 +391,9 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 		request, renderErr := render.Render(t.spec.Format, t.url, source, &r, &e)
 		if renderErr != nil {
 			return dispatch.Outcome{Result: dispatch.Refused, Reason: renderErr.Error()}
+		}
+		if r.Replay != "" {
+			request.Header.Set("Pbxhook-Replay", r.Replay)
 		}
 		outcome := t.deliverer.Deliver(ctx, r.ID, request)
 		if err != nil && outcome.Result != dispatch.Retry { // once an event; its error may show the caller's number

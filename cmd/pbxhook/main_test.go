@@ -172,16 +172,22 @@ func TestDemoOnce(t *testing.T) {
 // process is a `pbxhook run` of its own.
 type process struct {
 	*exec.Cmd
-	address string
+	address, admin string
+}
+
+// free is an address that nobody listens on.
+func free(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, listener.Close()) }()
+	return listener.Addr().String()
 }
 
 func start(t *testing.T, file, data string) *process {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &process{address: listener.Addr().String()}
-	require.NoError(t, listener.Close())
-	p.Cmd = exec.Command(os.Args[0], "run", "-f", file, "--data-dir", data, "--listen", p.address, "--admin", "", "--metrics", "")
+	p := &process{address: free(t), admin: free(t)}
+	p.Cmd = exec.Command(os.Args[0], "run", "-f", file, "--data-dir", data, "--listen", p.address, "--admin", p.admin, "--metrics", "")
 	p.Env = append(os.Environ(), "BE_PBXHOOK=1")
 	p.Stderr = os.Stderr
 	require.NoError(t, p.Start())
@@ -316,6 +322,139 @@ func TestSimulate(t *testing.T) {
 		out, err := run(t, "", append([]string{"simulate"}, args...)...)
 		require.Error(t, err)
 		require.Contains(t, out+err.Error(), want)
+	}
+}
+
+// TestDeadLettersAndReplay: what was given up is listed, shown, dropped, and replayed when the target is
+// mended, in order.
+func TestDeadLettersAndReplay(t *testing.T) {
+	var mu sync.Mutex
+	var got []string // type and replay of what was taken
+	refuses := true
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var ce struct{ Type string }
+		body, err := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		if refuses || err != nil || json.Unmarshal(body, &ce) != nil {
+			w.WriteHeader(http.StatusTeapot)
+			_, _ = io.WriteString(w, "short and stout")
+			return
+		}
+		got = append(got, strings.TrimSpace(strings.TrimPrefix(ce.Type, "io.pbxhook.")+" "+map[bool]string{true: "replayed"}[r.Header.Get("Pbxhook-Replay") != ""]))
+	}))
+	defer target.Close()
+	folder := t.TempDir()
+	file := filepath.Join(folder, "w.yaml")
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, "apiVersion: pbxhook.io/v1alpha1\nkind: PBXWebhook\nmetadata: {name: pbx}\nspec:\n  provider: Simotel\n  credentials: {anonymous: {}}\n  targets: [{name: crm, url: %q}]\n", target.URL), 0o600))
+	p := start(t, file, filepath.Join(folder, "data"))
+	pbxhook := func(args ...string) (string, error) { return run(t, "", append(args, "--admin", "http://"+p.admin)...) }
+	list := func(args ...string) []map[string]any {
+		out, err := pbxhook(append([]string{"dead-letters", "-o", "json"}, args...)...)
+		require.NoError(t, err)
+		var letters []map[string]any
+		require.NoError(t, json.Unmarshal([]byte(out), &letters))
+		return letters
+	}
+	require.Empty(t, list())
+	_, err := run(t, "", "simulate", "simotel", "--to", "http://"+p.address+"/hooks/default/pbx", "--calls", "2", "--scenario", "answered")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(list()) == 10 }, patience, 20*time.Millisecond)
+	letter := list("pbx", "--limit", "1")[0]
+	require.Equal(t, "crm", letter["target"])
+	require.EqualValues(t, 418, letter["status"])
+	require.EqualValues(t, 1, letter["attempts"])
+	require.Equal(t, "418 from the target", letter["reason"])
+	call, id := letter["callId"].(string), letter["id"].(string)
+	require.Len(t, list("--call", call), 5)
+	out, err := pbxhook("dead-letters", "show", id, "--target", "crm")
+	require.NoError(t, err)
+	require.Contains(t, out, "short and stout")
+	require.Contains(t, out, "io.pbxhook.call.started")
+	out, err = pbxhook("dead-letters")
+	require.NoError(t, err)
+	require.Contains(t, out, "418 from the target")
+
+	mu.Lock()
+	refuses = false
+	mu.Unlock()
+	out, err = pbxhook("dead-letters", "drop", id)
+	require.NoError(t, err)
+	require.Contains(t, out, "1 dropped")
+	out, err = pbxhook("replay", "--dead-letters", "--call", call, "--target", "crm")
+	require.NoError(t, err)
+	require.Contains(t, out, "4 events to crm")
+	taken := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]string{}, got...)
+	}
+	require.Eventually(t, func() bool { return len(taken()) == 4 }, patience, 20*time.Millisecond)
+	require.Equal(t, []string{"call.ringing replayed", "extension.state replayed", "extension.state replayed", "call.ended replayed"}, taken())
+	require.Eventually(t, func() bool { return len(list()) == 5 }, patience, 20*time.Millisecond, "they are dead letters no more")
+	_, err = pbxhook("replay", "--from", "1h", "--call", call)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(taken()) == 9 }, patience, 20*time.Millisecond, "all five of the call, the dropped one too")
+	_, err = pbxhook("replay", "--event", id)
+	require.NoError(t, err)
+	out, err = pbxhook("dead-letters", "replay", "--all")
+	require.NoError(t, err)
+	require.Contains(t, out, "5 events to crm")
+	require.Eventually(t, func() bool { return len(taken()) == 15 && len(list()) == 0 }, patience, 20*time.Millisecond)
+
+	for want, args := range map[string][]string{
+		"no event to replay":                {"replay", "--call", "nobody"},
+		"expected a call, an event":         {"replay"},
+		"expected a time such as":           {"replay", "--from", "yesterday"},
+		"expected from before to":           {"replay", "--from", "1h", "--to", "2h"},
+		"this receiver serves":              {"replay", "--event", "x", "nobody"},
+		"no dead letter x":                  {"dead-letters", "show", "x", "--target", "crm"},
+		"expected --target":                 {"dead-letters", "show", "x"},
+		"not found: no dead letter x":       {"dead-letters", "drop", "x"},
+		"expected the id of an event":       {"dead-letters", "drop"},
+		"has no target nobody":              {"dead-letters", "--target", "nobody"},
+		"expected json":                     {"dead-letters", "-o", "yaml"},
+		"expected a limit":                  {"dead-letters", "--limit", "0"},
+		"webhook default/pbx has no target": {"replay", "--event", "x", "--target", "nobody", "pbx"},
+	} {
+		_, err := pbxhook(args...)
+		require.ErrorContains(t, err, want)
+	}
+	_, err = run(t, "", "replay", "--event", "x", "--admin", "ftp://a")
+	require.ErrorContains(t, err, "such as http://127.0.0.1:9091")
+	_, err = run(t, "", "dead-letters")
+	require.ErrorContains(t, err, "expected the webhook's name")
+	_, err = run(t, "", "dead-letters", "--admin", "http://"+p.address)
+	require.ErrorContains(t, err, "no webhook has this path")
+}
+
+// TestOnlyThisMachineMayAsk: a web page in somebody's browser reaches loopback addresses too.
+func TestOnlyThisMachineMayAsk(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "w.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("apiVersion: pbxhook.io/v1alpha1\nkind: PBXWebhook\nmetadata: {name: pbx}\nspec:\n  provider: Simotel\n  credentials: {anonymous: {}}\n  targets: [{name: crm, url: \"http://127.0.0.1:9/\"}]\n"), 0o600))
+	p := start(t, file, filepath.Join(folder, "data"))
+	for name, tc := range map[string]struct {
+		method, host, contentType string
+		want                      int
+	}{
+		"this machine":              {"POST", p.admin, "application/json", http.StatusOK},
+		"by name":                   {"POST", "localhost:9091", "application/json", http.StatusOK},
+		"a name that leads here":    {"POST", "evil.example:9091", "application/json", http.StatusForbidden},
+		"a form":                    {"POST", p.admin, "application/x-www-form-urlencoded", http.StatusUnsupportedMediaType},
+		"text, sent without asking": {"POST", p.admin, "text/plain", http.StatusUnsupportedMediaType},
+		"a method that is not":      {"DELETE", p.admin, "application/json", http.StatusMethodNotAllowed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			request, err := http.NewRequest(tc.method, "http://"+p.admin+"/api/v1/webhooks/default/pbx/replay", strings.NewReader(`{"event":"x"}`))
+			require.NoError(t, err)
+			request.Host = tc.host
+			request.Header.Set("Content-Type", tc.contentType)
+			response, err := http.DefaultClient.Do(request)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			require.Equal(t, tc.want, response.StatusCode)
+		})
 	}
 }
 

@@ -24,8 +24,12 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/render"
 )
 
-// maxReply is how much of a target's answer is read, so that its connection can be used again.
-const maxReply = 64 << 10
+// maxReply is how much of a target's answer is read, so that its connection can be used again, and
+// shownReply how much of it a dead letter keeps.
+const (
+	maxReply   = 64 << 10
+	shownReply = 1 << 10
+)
 
 // Options are how a target is spoken to.
 type Options struct {
@@ -114,10 +118,15 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
 	defer func() { _ = response.Body.Close() }() // nothing depends on it: the answer has been judged
-	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, maxReply)); err != nil && response.StatusCode/100 != 2 {
+	var reply bytes.Buffer
+	if _, err := io.Copy(&reply, io.LimitReader(response.Body, maxReply)); err != nil && response.StatusCode/100 != 2 {
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
-	return judge(response)
+	outcome := judge(response)
+	if outcome.Result != dispatch.Delivered {
+		outcome.Reply = strings.ToValidUTF8(string(reply.Next(shownReply)), "\ufffd")
+	}
+	return outcome
 }
 
 // dress puts on the headers that every request to the target carries.

@@ -50,6 +50,7 @@ type Outcome struct {
 	RetryAfter time.Duration
 	Status     int    // HTTP status, or 0
 	Reason     string // why it was not delivered, for people
+	Reply      string // the beginning of the answer's body, for dead letters alone
 }
 
 // Attempt delivers one event once. It must end when its context does.
@@ -440,7 +441,7 @@ func (w *work) giveUp(r result, reason string) {
 		answered++
 	}
 	w.dead = append(w.dead, journal.DeadLetter{
-		Record: r.record, Reason: reason, Attempts: answered, Status: r.outcome.Status, Time: time.Now().UTC(),
+		Record: r.record, Reason: reason, Attempts: answered, Status: r.outcome.Status, Reply: r.outcome.Reply, Time: time.Now().UTC(),
 	})
 	w.log.Warn("event became a dead letter", "id", r.record.ID, "type", r.record.Type, "reason", reason)
 	w.progress.deadLettered()
@@ -452,6 +453,7 @@ func (w *work) again(r result) {
 	l := r.lane
 	l.failures++
 	l.last = r.outcome
+	l.last.Reply = "" // memory for as long as it waits
 	if r.outcome.Answered {
 		l.answered++
 		w.progress.attempted(l.seqs[0], l.answered)

@@ -61,18 +61,26 @@ func (b *Bolt) Appended() <-chan struct{} {
 
 // Entries implements Journal.
 func (b *Bolt) Entries(after uint64, limit int) ([]Entry, error) {
-	var entries []Entry
+	return scan(b, after, limit, func(seq uint64, data []byte) Entry { return Entry{Seq: seq, Lane: laneOf(data)} })
+}
+
+// Heads implements Journal.
+func (b *Bolt) Heads(after uint64, limit int) ([]Head, error) { return scan(b, after, limit, headOf) }
+
+// scan reads records after a sequence number, at most limit.
+func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []byte) T) ([]T, error) {
+	var all []T
 	err := b.view(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
-		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(entries) < limit; key, data = cursor.Next() {
+		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(all) < limit; key, data = cursor.Next() {
 			if !intact(data) {
 				return &DamagedError{File: b.file, Seq: seqOf(key), Err: errChecksum}
 			}
-			entries = append(entries, Entry{Seq: seqOf(key), Lane: laneOf(data)})
+			all = append(all, read(seqOf(key), data))
 		}
 		return nil
 	})
-	return entries, err
+	return all, err
 }
 
 // Get implements Journal.

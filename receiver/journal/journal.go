@@ -62,6 +62,15 @@ type Entry struct {
 	Lane string
 }
 
+// Head is what is known of a kept event without its request.
+type Head struct {
+	Seq        uint64
+	ID         string
+	Type       event.Type
+	Lane       string
+	ReceivedAt time.Time
+}
+
 // RepeatKey is equal for two requests that are one event.
 type RepeatKey [16]byte
 
@@ -108,7 +117,8 @@ type DeadLetter struct {
 	Record   Record
 	Reason   string
 	Attempts int32
-	Status   int // the last HTTP status; 0 when there was no answer
+	Status   int    // the last HTTP status; 0 when there was no answer
+	Reply    string // the beginning of the last answer's body; may show what the event holds
 	Time     time.Time
 }
 
@@ -138,6 +148,8 @@ type Journal interface {
 	Reject()
 	// Entries are the kept events after a sequence number, at most limit, in order.
 	Entries(after uint64, limit int) ([]Entry, error)
+	// Heads are the same with what people look for.
+	Heads(after uint64, limit int) ([]Head, error)
 	// Get is a kept event, or ErrNotFound.
 	Get(seq uint64) (Record, error)
 	// Appended is closed when an event is kept after the call.

@@ -132,6 +132,41 @@ func (r *Record) set(field protowire.Number, value []byte) {
 	}
 }
 
+// headOf reads the fields of a record that stand before its request.
+func headOf(seq uint64, data []byte) Head {
+	h := Head{Seq: seq}
+	for data = data[4:]; len(data) > 0; {
+		field, kind, n := protowire.ConsumeTag(data)
+		if n < 0 || field > fieldReceivedAt {
+			return h
+		}
+		data = data[n:]
+		if kind == protowire.VarintType {
+			value, n := protowire.ConsumeVarint(data)
+			if n < 0 {
+				return h
+			}
+			h.ReceivedAt = time.Unix(0, int64(value)).UTC()
+			data = data[n:]
+			continue
+		}
+		value, n := protowire.ConsumeBytes(data)
+		if kind != protowire.BytesType || n < 0 {
+			return h
+		}
+		data = data[n:]
+		switch field {
+		case fieldID:
+			h.ID = string(value)
+		case fieldType:
+			h.Type = event.Type(value)
+		case fieldLane:
+			h.Lane = string(value)
+		}
+	}
+	return h
+}
+
 // laneOf reads a record's lane alone.
 func laneOf(data []byte) string {
 	for data = data[4:]; len(data) > 0; {
@@ -158,11 +193,12 @@ type letter struct {
 	Reason   string    `json:"reason"`
 	Attempts int32     `json:"attempts"`
 	Status   int       `json:"status,omitempty"`
+	Reply    string    `json:"reply,omitempty"`
 	Time     time.Time `json:"time"`
 }
 
 func encodeLetter(d *DeadLetter) ([]byte, error) {
-	return json.Marshal(letter{Record: encode(&d.Record), Reason: d.Reason, Attempts: d.Attempts, Status: d.Status, Time: d.Time})
+	return json.Marshal(letter{Record: encode(&d.Record), Reason: d.Reason, Attempts: d.Attempts, Status: d.Status, Reply: d.Reply, Time: d.Time})
 }
 
 func decodeLetter(seq uint64, data []byte) (DeadLetter, error) {
@@ -171,5 +207,5 @@ func decodeLetter(seq uint64, data []byte) (DeadLetter, error) {
 		return DeadLetter{}, err
 	}
 	record, err := decode(seq, l.Record)
-	return DeadLetter{Record: record, Reason: l.Reason, Attempts: l.Attempts, Status: l.Status, Time: l.Time}, err
+	return DeadLetter{Record: record, Reason: l.Reason, Attempts: l.Attempts, Status: l.Status, Reply: l.Reply, Time: l.Time}, err
 }

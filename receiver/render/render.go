@@ -171,5 +171,9 @@ func original(base string, r *event.Request) (*Request, error) {
 	case r.Query != "":
 		target.RawQuery += "&" + r.Query
 	}
-	return &Request{Method: r.Method, URL: target.String(), Header: r.Header.Clone(), Body: r.Body}, nil
+	header := r.Header.Clone()
+	if header == nil {
+		header = http.Header{}
+	}
+	return &Request{Method: r.Method, URL: target.String(), Header: header, Body: r.Body}, nil
 }

@@ -1,0 +1,234 @@
+package receiver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/pbxhook/pbxhook/receiver/admin"
+	"github.com/pbxhook/pbxhook/receiver/dispatch"
+	"github.com/pbxhook/pbxhook/receiver/journal"
+	"github.com/pbxhook/pbxhook/receiver/provider"
+	"github.com/pbxhook/pbxhook/receiver/render"
+)
+
+var _ admin.Service = (*Receiver)(nil)
+
+const scanned = 1_000 // events that are looked at in one reading of the journal
+
+// Webhooks implements admin.Service.
+func (r *Receiver) Webhooks() []admin.Webhook {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]admin.Webhook, 0, len(r.webhooks))
+	for _, id := range slices.Sorted(maps.Keys(r.webhooks)) {
+		w := r.webhooks[id]
+		all = append(all, admin.Webhook{Namespace: w.namespace, Name: w.name})
+	}
+	return all
+}
+
+func (r *Receiver) find(w admin.Webhook) (*webhook, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if found, ok := r.webhooks[w.String()]; ok {
+		return found, nil
+	}
+	return nil, fmt.Errorf("%w: no webhook %s runs here", admin.ErrNotFound, w)
+}
+
+// chosen are the dispatchers of the targets that a selection is about.
+func (w *webhook) chosen(target string) (map[string]*dispatch.Dispatcher, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := map[string]*dispatch.Dispatcher{}
+	for name, running := range w.targets {
+		if target == "" || target == name {
+			found[name] = running.dispatcher
+		}
+	}
+	if len(found) == 0 && target != "" {
+		return nil, fmt.Errorf("%w: webhook %s/%s has no target %s", admin.ErrNotFound, w.namespace, w.name, target)
+	}
+	return found, nil
+}
+
+// DeadLetters implements admin.Service.
+func (r *Receiver) DeadLetters(id admin.Webhook, s admin.Selection, limit int) ([]admin.DeadLetter, error) {
+	w, err := r.find(id)
+	if err != nil {
+		return nil, err
+	}
+	letters := []admin.DeadLetter{}
+	err = w.letters(s, func(target string, d journal.DeadLetter) bool {
+		letters = append(letters, w.letter(target, &d))
+		return len(letters) < limit
+	})
+	return letters, err
+}
+
+// letters calls do for each dead letter of a selection, until it returns false.
+func (w *webhook) letters(s admin.Selection, do func(target string, d journal.DeadLetter) bool) error {
+	targets, err := w.chosen(s.Target)
+	if err != nil {
+		return err
+	}
+	for _, target := range slices.Sorted(maps.Keys(targets)) {
+		for after := uint64(0); ; {
+			letters, err := w.journal.DeadLetters(target, after, scanned)
+			if err != nil {
+				return err
+			}
+			for _, d := range letters {
+				after = d.Record.Seq
+				if selects(s, journal.Head{ID: d.Record.ID, Lane: d.Record.Lane, ReceivedAt: d.Record.Request.ReceivedAt}) && !do(target, d) {
+					return nil
+				}
+			}
+			if len(letters) < scanned {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// selects is whether a selection is about an event.
+func selects(s admin.Selection, h journal.Head) bool {
+	switch {
+	case s.Call != "" && h.Lane != s.Call, s.Event != "" && h.ID != s.Event:
+		return false
+	case !s.From.IsZero() && h.ReceivedAt.Before(s.From), !s.To.IsZero() && !h.ReceivedAt.Before(s.To):
+		return false
+	}
+	return true
+}
+
+func (w *webhook) letter(target string, d *journal.DeadLetter) admin.DeadLetter {
+	w.mu.Lock()
+	p := w.plan
+	w.mu.Unlock()
+	e := provider.Decode(p.manifest.Spec.Provider, &d.Record.Request, p.ingest.Settings)
+	return admin.DeadLetter{
+		ID: d.Record.ID, CallID: e.CallID(), Target: target, Attempts: d.Attempts, Status: d.Status,
+		Reason: d.Reason, Time: d.Time, Webhook: w.namespace + "/" + w.name,
+	}
+}
+
+// DeadLetter implements admin.Service.
+func (r *Receiver) DeadLetter(id admin.Webhook, target, event string) (letter admin.DeadLetter, err error) {
+	w, err := r.find(id)
+	if err != nil {
+		return letter, err
+	}
+	found := false
+	err = w.letters(admin.Selection{Target: target, Event: event}, func(target string, d journal.DeadLetter) bool {
+		found = true
+		letter = w.letter(target, &d)
+		letter.Reply = d.Reply
+		w.mu.Lock()
+		p := w.plan
+		w.mu.Unlock()
+		e := provider.Decode(p.manifest.Spec.Provider, &d.Record.Request, p.ingest.Settings)
+		if ce, err := render.CloudEvent(render.Source(w.namespace, w.name), &d.Record, &e); err == nil {
+			letter.Event, _ = json.Marshal(ce) // shown where it can be
+		}
+		return false
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("%w: target %s has no dead letter %s", admin.ErrNotFound, target, event)
+	}
+	return letter, err
+}
+
+// DropDeadLetters implements admin.Service.
+func (r *Receiver) DropDeadLetters(id admin.Webhook, s admin.Selection) (int, error) {
+	w, err := r.find(id)
+	if err != nil {
+		return 0, err
+	}
+	seqs := map[string][]uint64{}
+	if err := w.letters(s, func(target string, d journal.DeadLetter) bool {
+		seqs[target] = append(seqs[target], d.Record.Seq)
+		return true
+	}); err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, target := range slices.Sorted(maps.Keys(seqs)) {
+		if err := w.journal.DropDeadLetters(target, seqs[target]); err != nil {
+			return n, err
+		}
+		n += len(seqs[target])
+	}
+	return n, nil
+}
+
+// Replay implements admin.Service.
+func (r *Receiver) Replay(ctx context.Context, id admin.Webhook, s admin.Selection) (admin.Replay, error) {
+	w, err := r.find(id)
+	if err != nil {
+		return admin.Replay{}, err
+	}
+	targets, err := w.chosen(s.Target)
+	if err != nil {
+		return admin.Replay{}, err
+	}
+	seqs, err := w.selected(s, targets)
+	if err != nil {
+		return admin.Replay{}, err
+	}
+	replay := admin.Replay{ID: strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Targets: map[string]int64{}}
+	for _, target := range slices.Sorted(maps.Keys(targets)) {
+		n, err := targets[target].Replay(ctx, replay.ID, seqs[target])
+		if errors.Is(err, dispatch.ErrTooMany) {
+			return replay, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+		}
+		if err != nil {
+			return replay, err
+		}
+		replay.Targets[target] = n
+	}
+	w.log.Info("replay", "replay", replay.ID, "targets", replay.Targets)
+	return replay, nil
+}
+
+// selected are the events of a selection, for each target.
+func (w *webhook) selected(s admin.Selection, targets map[string]*dispatch.Dispatcher) (map[string]journal.Ranges, error) {
+	seqs := map[string]journal.Ranges{}
+	if s.DeadLetters {
+		err := w.letters(s, func(target string, d journal.DeadLetter) bool {
+			ranges := seqs[target]
+			ranges.Add(d.Record.Seq)
+			seqs[target] = ranges
+			return true
+		})
+		return seqs, err
+	}
+	var all journal.Ranges
+	for after := uint64(0); ; {
+		heads, err := w.journal.Heads(after, scanned)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range heads {
+			after = h.Seq
+			if selects(s, h) {
+				all.Add(h.Seq)
+			}
+		}
+		if len(heads) < scanned {
+			break
+		}
+	}
+	for target := range targets {
+		seqs[target] = all
+	}
+	return seqs, nil
+}

@@ -1,0 +1,188 @@
+// Package admin is what people ask of a running receiver, and tell it: its dead letters, and to hand
+// events to targets again. It is served on a loopback address alone, so that whoever reaches it is on
+// this machine or has the right to forward a port of the pod.
+//
+// It must not know how events are kept or delivered.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// ErrNotFound says that there is no such webhook, target or event.
+var ErrNotFound = errors.New("not found")
+
+// ErrInvalid says that what was asked for makes no sense.
+var ErrInvalid = errors.New("invalid")
+
+// Bounds of what is asked for at once.
+const (
+	maxBody = 64 << 10
+	maxList = 10_000
+)
+
+// Webhook names a webhook of the receiver.
+type Webhook struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+func (w Webhook) String() string { return w.Namespace + "/" + w.Name }
+
+// DeadLetter is an event that was given up for a target.
+type DeadLetter struct {
+	ID       string    `json:"id"`
+	CallID   string    `json:"callId"`
+	Target   string    `json:"target"`
+	Attempts int32     `json:"attempts"` // that the target answered
+	Status   int       `json:"status"`   // the last HTTP status; 0 where there was no answer
+	Reason   string    `json:"reason"`
+	Time     time.Time `json:"time"` // when it was given up
+	// Webhook it belongs to.
+	Webhook string `json:"webhook"`
+	// Reply is the beginning of the target's last answer; only when one letter is asked for.
+	Reply string `json:"reply,omitempty"`
+	// Event is the CloudEvent, decoded anew; only when one letter is asked for.
+	Event json.RawMessage `json:"event,omitempty"`
+}
+
+// Selection says which events, all that is set must hold.
+type Selection struct {
+	Target string    `json:"target,omitempty"` // one target; empty: all
+	Call   string    `json:"call,omitempty"`   // events of a call
+	Event  string    `json:"event,omitempty"`  // one event, by its id
+	From   time.Time `json:"from,omitzero"`    // received then or later
+	To     time.Time `json:"to,omitzero"`      // received before
+	// DeadLetters: those that were given up; else all that are kept.
+	DeadLetters bool `json:"deadLetters,omitempty"`
+}
+
+// Check says what a selection lacks: to take every event there is cannot be meant.
+func (s *Selection) Check() error {
+	if s.Call == "" && s.Event == "" && s.From.IsZero() && s.To.IsZero() && !s.DeadLetters {
+		return fmt.Errorf("%w: expected a call, an event, a time from or to, or dead letters", ErrInvalid)
+	}
+	if !s.From.IsZero() && !s.To.IsZero() && !s.From.Before(s.To) {
+		return fmt.Errorf("%w: expected from before to, got %s and %s", ErrInvalid, s.From.Format(time.RFC3339), s.To.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Replay is what became of a wish to replay.
+type Replay struct {
+	ID      string           `json:"id"`      // in the header pbxhook-replay of each request
+	Targets map[string]int64 `json:"targets"` // how many events go to each
+}
+
+// Service is what a receiver can do for people.
+type Service interface {
+	Webhooks() []Webhook
+	DeadLetters(w Webhook, s Selection, limit int) ([]DeadLetter, error)
+	DeadLetter(w Webhook, target, id string) (DeadLetter, error)
+	DropDeadLetters(w Webhook, s Selection) (int, error)
+	Replay(ctx context.Context, w Webhook, s Selection) (Replay, error)
+}
+
+// Register adds the admin API to a server's paths.
+func Register(mux *http.ServeMux, service Service) {
+	const webhook = "/api/v1/webhooks/{namespace}/{name}"
+	h := &handler{service}
+	mux.HandleFunc("GET /api/v1/webhooks", h.local(func(*http.Request, Webhook) (any, error) { return service.Webhooks(), nil }))
+	mux.HandleFunc("GET "+webhook+"/dead-letters", h.local(h.deadLetters))
+	mux.HandleFunc("GET "+webhook+"/dead-letters/{target}/{id}", h.local(h.deadLetter))
+	mux.HandleFunc("POST "+webhook+"/dead-letters/drop", h.local(h.drop))
+	mux.HandleFunc("POST "+webhook+"/replay", h.local(h.replay))
+}
+
+type handler struct{ service Service }
+
+// problem is how errors are told.
+type problem struct {
+	Error string `json:"error"`
+}
+
+// local answers requests that come from this machine by intent. A web page that is open in somebody's
+// browser can reach loopback addresses too: it cannot choose the Host, nor send JSON without asking.
+func (h *handler) local(do func(*http.Request, Webhook) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			write(w, http.StatusForbidden, problem{"expected a loopback address as the Host"})
+			return
+		}
+		if r.Method != http.MethodGet && r.Header.Get("Content-Type") != "application/json" {
+			write(w, http.StatusUnsupportedMediaType, problem{"expected application/json"})
+			return
+		}
+		answer, err := do(r, Webhook{r.PathValue("namespace"), r.PathValue("name")})
+		switch {
+		case errors.Is(err, ErrNotFound):
+			write(w, http.StatusNotFound, problem{err.Error()})
+		case errors.Is(err, ErrInvalid):
+			write(w, http.StatusBadRequest, problem{err.Error()})
+		case err != nil:
+			write(w, http.StatusInternalServerError, problem{err.Error()})
+		default:
+			write(w, http.StatusOK, answer)
+		}
+	}
+}
+
+func write(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(body) // a client that went needs no answer
+}
+
+func (h *handler) deadLetters(r *http.Request, w Webhook) (any, error) {
+	limit := maxList
+	if text := r.FormValue("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxList {
+			return nil, fmt.Errorf("%w: expected a limit of 1 to %d, got %q", ErrInvalid, maxList, text)
+		}
+		limit = n
+	}
+	return h.service.DeadLetters(w, Selection{Target: r.FormValue("target"), Call: r.FormValue("call"), DeadLetters: true}, limit)
+}
+
+func (h *handler) deadLetter(r *http.Request, w Webhook) (any, error) {
+	return h.service.DeadLetter(w, r.PathValue("target"), r.PathValue("id"))
+}
+
+func (h *handler) drop(r *http.Request, w Webhook) (any, error) {
+	s, err := selection(r)
+	if err != nil {
+		return nil, err
+	}
+	n, err := h.service.DropDeadLetters(w, s)
+	return map[string]int{"dropped": n}, err
+}
+
+func (h *handler) replay(r *http.Request, w Webhook) (any, error) {
+	s, err := selection(r)
+	if err != nil {
+		return nil, err
+	}
+	return h.service.Replay(r.Context(), w, s)
+}
+
+func selection(r *http.Request) (Selection, error) {
+	var s Selection
+	decoder := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&s); err != nil {
+		return s, fmt.Errorf("%w: read which events: %w", ErrInvalid, err)
+	}
+	return s, s.Check()
+}

@@ -1,0 +1,112 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	clientTimeout = time.Minute // a replay may look at every kept event
+	maxAnswer     = 64 << 20
+)
+
+// Client asks a receiver's admin API.
+type Client struct {
+	base string
+	http *http.Client
+}
+
+// NewClient makes a client of the admin API at a URL.
+func NewClient(base string) (*Client, error) {
+	address, err := url.Parse(base)
+	if err != nil || address.Scheme != "http" || address.Host == "" {
+		return nil, errors.New("expected the admin API's URL, such as http://127.0.0.1:9091")
+	}
+	return &Client{base: strings.TrimSuffix(base, "/"), http: &http.Client{Timeout: clientTimeout}}, nil
+}
+
+// Webhooks are those of the receiver.
+func (c *Client) Webhooks(ctx context.Context) (all []Webhook, err error) {
+	err = c.do(ctx, http.MethodGet, "/api/v1/webhooks", nil, &all)
+	return all, err
+}
+
+// DeadLetters lists what was given up.
+func (c *Client) DeadLetters(ctx context.Context, w Webhook, s Selection, limit int) (all []DeadLetter, err error) {
+	query := url.Values{"target": {s.Target}, "call": {s.Call}, "limit": {strconv.Itoa(limit)}}
+	err = c.do(ctx, http.MethodGet, w.path("/dead-letters?"+query.Encode()), nil, &all)
+	return all, err
+}
+
+// DeadLetter shows one.
+func (c *Client) DeadLetter(ctx context.Context, w Webhook, target, id string) (letter DeadLetter, err error) {
+	err = c.do(ctx, http.MethodGet, w.path("/dead-letters/"+url.PathEscape(target)+"/"+url.PathEscape(id)), nil, &letter)
+	return letter, err
+}
+
+// DropDeadLetters forgets some.
+func (c *Client) DropDeadLetters(ctx context.Context, w Webhook, s Selection) (int, error) {
+	var answer struct{ Dropped int }
+	err := c.do(ctx, http.MethodPost, w.path("/dead-letters/drop"), s, &answer)
+	return answer.Dropped, err
+}
+
+// Replay hands events to targets again.
+func (c *Client) Replay(ctx context.Context, w Webhook, s Selection) (answer Replay, err error) {
+	err = c.do(ctx, http.MethodPost, w.path("/replay"), s, &answer)
+	return answer, err
+}
+
+func (w Webhook) path(rest string) string {
+	return "/api/v1/webhooks/" + url.PathEscape(w.Namespace) + "/" + url.PathEscape(w.Name) + rest
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body, answer any) error {
+	var sent io.Reader = http.NoBody
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("write the request: %w", err)
+		}
+		sent = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, sent)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("ask the receiver: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }() // it was only read
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("read the receiver's answer: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		var p problem
+		if json.Unmarshal(text, &p) == nil && p.Error != "" {
+			if response.StatusCode == http.StatusNotFound {
+				return fmt.Errorf("%w: %s", ErrNotFound, strings.TrimPrefix(p.Error, ErrNotFound.Error()+": "))
+			}
+			return errors.New(p.Error)
+		}
+		return fmt.Errorf("expected an answer of pbxhook's admin API, got %s: is this its address?", response.Status)
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("expected JSON of pbxhook's admin API: %w", err)
+	}
+	return nil
+}
