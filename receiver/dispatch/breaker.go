@@ -28,7 +28,7 @@ func (b *breaker) failed(now time.Time, retryAfter time.Duration) (opened bool) 
 	switch {
 	case opened:
 		b.open, b.delay = true, firstProbe
-	case now.After(b.probe): // a probe, not one that was under way when it opened
+	case !now.Before(b.probe): // a probe, not one that was under way when it opened
 		b.delay = min(2*b.delay, maxProbe)
 	default:
 		return false

@@ -232,7 +232,7 @@ func (w *work) run(ctx, attempts context.Context) {
 // fill reads events from the journal into lanes, while there is room for them.
 func (w *work) fill() {
 	if !w.readAgain.IsZero() && !time.Now().Before(w.readAgain) {
-		w.more = true
+		w.more, w.readAgain = true, time.Time{}
 	}
 	for w.mayRead() {
 		entries, err := w.journal.Entries(w.read, readBatch)
@@ -305,6 +305,23 @@ func (w *work) mayStart(now time.Time) bool {
 	return w.limiter == nil || w.limiter.AllowN(now, 1)
 }
 
+// mayStartAt is when breaker and rate limit let the next attempt go.
+func (w *work) mayStartAt(now time.Time) time.Time {
+	at := now
+	if w.breaker.open && w.breaker.probe.After(at) {
+		at = w.breaker.probe
+	}
+	if w.limiter == nil {
+		return at
+	}
+	reservation := w.limiter.ReserveN(now, 1)
+	defer reservation.CancelAt(now)
+	if free := now.Add(reservation.DelayFrom(now)); free.After(at) {
+		at = free
+	}
+	return at
+}
+
 // wake is when there is something to do though nothing happens.
 func (w *work) wake() time.Time {
 	now := time.Now()
@@ -317,17 +334,14 @@ func (w *work) wake() time.Time {
 	if len(w.waiting) > 0 {
 		earliest(w.waiting[0].due)
 	}
-	if w.breaker.open && w.inFlight == 0 {
-		earliest(w.breaker.probe)
+	if len(w.ready) > 0 && w.now.Problem == "" && w.inFlight < w.now.Concurrency && (!w.breaker.open || w.inFlight == 0) {
+		earliest(w.mayStartAt(now))
 	}
 	if !w.readAgain.IsZero() {
 		earliest(w.readAgain)
 	}
 	if w.progress.dirty {
 		earliest(w.flushed.Add(flushInterval))
-	}
-	if w.limiter != nil && len(w.ready) > 0 {
-		earliest(now.Add(time.Duration(float64(time.Second) / float64(w.now.RateLimit))))
 	}
 	if w.mayRead() {
 		earliest(now)
