@@ -470,12 +470,12 @@ func TestWhatIsNotImplementedIsSaid(t *testing.T) {
 	w.operator()
 	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
 		p.Spec.Expose = &v1alpha1.Expose{Service: &v1alpha1.ExposeService{}}
-		p.Spec.Targets[0].Format, p.Spec.Targets[0].Template = v1alpha1.FormatTemplate, "'x'"
+		p.Spec.Receiver.TLS = &v1alpha1.ReceiverTLS{SecretRef: v1alpha1.SecretReference{Name: "tls"}}
 	})
 	got := w.eventually("callcenter", v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented)
 	message := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionNotImplemented).Message
 	require.Contains(t, message, "spec.expose")
-	require.Contains(t, message, "spec.targets[crm].format")
+	require.Contains(t, message, "spec.receiver.tls")
 }
 
 func TestWrongTimeZoneStalls(t *testing.T) {

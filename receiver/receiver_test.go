@@ -373,6 +373,43 @@ func TestAnExpressionThatCannotTellIsCountedOnce(t *testing.T) {
 	require.Equal(t, int32(4), tries.Load())
 }
 
+// TestTemplates: what a target's template makes goes out; one that does not compile is that target's
+// trouble alone, and the last good one stays in force.
+func TestTemplates(t *testing.T) {
+	var mu sync.Mutex
+	var got []string
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, r.Method+" "+r.URL.String()+" "+string(body))
+		if err != nil {
+			t.Error(err)
+		}
+	}))
+	defer s.Close()
+	with := func(template string) string {
+		return manifest("first", fmt.Sprintf(`{name: a, url: %q, format: Template, method: PUT, template: %q}`, s.URL+"/a", template))
+	}
+	status := func(r *running) v1alpha1.TargetStatus { return r.report().Webhooks[0].Targets[0] }
+	r := start(t, with(`{"call": event.call.i}`))
+	r.post(`{"event_name":"Cdr","unique_id":"1.2"}`)
+	r.eventually("said", func() bool { return strings.Contains(status(r).LastError, "template: undefined field 'i'") })
+	r.write(with(`{"call": event.call.id}`))
+	r.eventually("mended", func() bool { return status(r).Delivered == 1 })
+	r.write(with(`event.`))
+	r.eventually("said again", func() bool { return strings.Contains(status(r).LastError, "the last good one stays in force") })
+	r.post(`{"event_name":"Cdr","unique_id":"1.3"}`)
+	r.eventually("delivered all the same", func() bool { return status(r).Delivered == 2 })
+	r.write(with(`{"call": event.payload.nothing}`))
+	r.eventually("in force", func() bool { return status(r).Healthy })
+	r.post(`{"event_name":"Cdr","unique_id":"1.4"}`)
+	r.eventually("a dead letter", func() bool { return status(r).DeadLettered == 1 })
+	mu.Lock()
+	defer mu.Unlock()
+	require.Equal(t, []string{`PUT /a {"call":"1.2"}`, `PUT /a {"call":"1.3"}`}, got)
+}
+
 // TestFilterExpression is the same for the webhook's own expression.
 func TestFilterExpression(t *testing.T) {
 	s := newTarget(t)

@@ -23,6 +23,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/deliver"
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/expression"
 	"github.com/pbxhook/pbxhook/receiver/filter"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 	"github.com/pbxhook/pbxhook/receiver/journal"
@@ -52,7 +53,8 @@ type target struct {
 	done       chan struct{}
 	deliverer  *deliver.Deliverer // nil while the target has a problem
 	filter     *filter.Target     // in force; nil before there was a good one
-	unsure     *atomic.Int64      // events that passed because no expression could tell
+	template   *expression.Template
+	unsure     *atomic.Int64 // events that passed because no expression could tell
 }
 
 // plan is what a manifest asks for, checked as a whole before anything of it is put into force.
@@ -71,6 +73,9 @@ type targetPlan struct {
 	deliverer *deliver.Deliverer
 	filter    *filter.Target
 	filterErr error // its expression does not compile
+	template  *expression.Template
+	// templateErr says that its template does not compile.
+	templateErr error
 }
 
 // planFor checks a manifest. Trouble of one target becomes that target's problem alone.
@@ -167,8 +172,9 @@ func planTarget(namespace string, spec v1alpha1.Target, values *config.Manifests
 	}
 	p.filter, p.filterErr = filter.CompileTarget(&spec)
 	if spec.Format == v1alpha1.FormatTemplate {
-		p.policy.Problem = "format Template is not implemented in this version: choose another format"
-		return p
+		if p.template, p.templateErr = expression.CompileTemplate(spec.Template); p.templateErr != nil {
+			p.templateErr = fmt.Errorf("template: %w", p.templateErr)
+		}
 	}
 	delivery, err := deliveryFor(namespace, &spec, values)
 	if err == nil {
@@ -316,7 +322,7 @@ func (w *webhook) apply(p *plan, attempts context.Context) error {
 		if running, ok := w.targets[t.spec.Name]; ok {
 			running.dispatcher.Configure(t.policy, w.attempt(p, t, running.unsure))
 			running.replace(t.deliverer)
-			running.filter = t.filter
+			running.filter, running.template = t.filter, t.template
 			continue
 		}
 		if _, err := w.journal.OpenCursor(t.spec.Name); err != nil { // before the next event is taken
@@ -352,6 +358,14 @@ func (w *webhook) settleFilters(p *plan) {
 				t.policy.Problem = wire.First(t.policy.Problem, t.filterErr.Error()+wait)
 			}
 		}
+		if running := w.targets[t.spec.Name]; t.templateErr != nil {
+			if running != nil && running.template != nil {
+				t.template = running.template
+				t.policy.Warning = wire.First(t.policy.Warning, t.templateErr.Error()+kept)
+			} else {
+				t.policy.Problem = wire.First(t.policy.Problem, t.templateErr.Error()+wait)
+			}
+		}
 		t.policy.Problem = wire.First(t.policy.Problem, problem)
 		t.policy.Warning = wire.First(t.policy.Warning, warning)
 	}
@@ -362,7 +376,7 @@ func (w *webhook) start(p *plan, t targetPlan, attempts context.Context) *target
 	unsure := &atomic.Int64{}
 	running := &target{
 		dispatcher: dispatch.New(t.spec.Name, w.journal, w.log, t.policy, w.attempt(p, t, unsure)),
-		stop:       stop, done: make(chan struct{}), deliverer: t.deliverer, filter: t.filter, unsure: unsure,
+		stop:       stop, done: make(chan struct{}), deliverer: t.deliverer, filter: t.filter, template: t.template, unsure: unsure,
 	}
 	before := w.ending[t.spec.Name] // the same target, removed a moment ago
 	delete(w.ending, t.spec.Name)
@@ -380,15 +394,18 @@ func (w *webhook) start(p *plan, t targetPlan, attempts context.Context) *target
 
 // attempt is the way of one event to one target: decode, filter, render, deliver.
 func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.Attempt {
-	source := render.Source(w.namespace, w.name)
 	spec := &p.manifest.Spec
+	shape := render.Shape{
+		Format: t.spec.Format, URL: t.url, Source: render.Source(w.namespace, w.name),
+		Template: t.template, Method: t.spec.Method, ContentType: contentType(&t.spec),
+	}
 	return func(ctx context.Context, r journal.Record) dispatch.Outcome {
 		e := provider.Decode(spec.Provider, &r.Request, p.ingest.Settings)
 		wanted, err := wants(p.filter, t.filter, &e)
 		if !wanted {
 			return dispatch.Outcome{Result: dispatch.Unwanted}
 		}
-		request, renderErr := render.Render(t.spec.Format, t.url, source, &r, &e)
+		request, renderErr := render.Render(shape, &r, &e)
 		if renderErr != nil {
 			return dispatch.Outcome{Result: dispatch.Refused, Reason: renderErr.Error()}
 		}
@@ -405,6 +422,16 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 		}
 		return outcome
 	}
+}
+
+// contentType is what the target's own headers say of the body.
+func contentType(t *v1alpha1.Target) string {
+	for _, h := range t.Headers {
+		if strings.EqualFold(h.Name, "Content-Type") && h.Value != nil {
+			return *h.Value
+		}
+	}
+	return ""
 }
 
 // wants is whether the webhook and the target want the event. err says that an expression could not

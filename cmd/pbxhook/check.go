@@ -10,6 +10,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/api/validation"
 	"github.com/pbxhook/pbxhook/receiver/config"
+	"github.com/pbxhook/pbxhook/receiver/expression"
 	"github.com/pbxhook/pbxhook/receiver/filter"
 )
 
@@ -65,8 +66,14 @@ func examine(w *v1alpha1.PBXWebhook, manifests *config.Manifests) (findings, not
 		findings = append(findings, fmt.Sprintf("spec.%v", err))
 	}
 	for i := range w.Spec.Targets {
-		if _, err := filter.CompileTarget(&w.Spec.Targets[i]); err != nil {
-			findings = append(findings, fmt.Sprintf("spec.targets[%s].%v", w.Spec.Targets[i].Name, err))
+		t := &w.Spec.Targets[i]
+		if _, err := filter.CompileTarget(t); err != nil {
+			findings = append(findings, fmt.Sprintf("spec.targets[%s].%v", t.Name, err))
+		}
+		if t.Format == v1alpha1.FormatTemplate {
+			if _, err := expression.CompileTemplate(t.Template); err != nil {
+				findings = append(findings, fmt.Sprintf("spec.targets[%s].template: %v", t.Name, err))
+			}
 		}
 	}
 	for _, ref := range w.Spec.References() {

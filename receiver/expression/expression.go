@@ -105,25 +105,34 @@ func comparisons() []cel.EnvOption {
 
 // Compile compiles a condition. The error says where it is wrong.
 func Compile(text string) (*Expression, error) {
-	if len(text) > maxLength {
-		return nil, fmt.Errorf("expected an expression of at most %d bytes, got %d", maxLength, len(text))
-	}
-	e, err := environment()
+	program, kind, err := compile(text)
 	if err != nil {
 		return nil, err
 	}
-	ast, issues := e.Compile(text)
-	if err := issues.Err(); err != nil {
-		return nil, describe(issues)
-	}
-	if kind := ast.OutputType(); !kind.IsAssignableType(cel.BoolType) {
+	if !kind.IsAssignableType(cel.BoolType) {
 		return nil, fmt.Errorf("expected an expression that is true or false, got one of type %s", kind)
+	}
+	return &Expression{program}, nil
+}
+
+// compile compiles an expression of any type, and says which it is.
+func compile(text string) (cel.Program, *cel.Type, error) {
+	if len(text) > maxLength {
+		return nil, nil, fmt.Errorf("expected an expression of at most %d bytes, got %d", maxLength, len(text))
+	}
+	e, err := environment()
+	if err != nil {
+		return nil, nil, err
+	}
+	ast, issues := e.Compile(text)
+	if issues.Err() != nil {
+		return nil, nil, describe(issues)
 	}
 	program, err := e.Program(ast, cel.CostLimit(costLimit), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
-		return nil, fmt.Errorf("make a program of the expression: %w", err)
+		return nil, nil, fmt.Errorf("make a program of the expression: %w", err)
 	}
-	return &Expression{program}, nil
+	return program, ast.OutputType(), nil
 }
 
 // describe puts what is wrong on one line, for conditions.

@@ -5,7 +5,6 @@
 package render
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/expression"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 )
 
@@ -33,9 +33,34 @@ func Source(namespace, name string) string {
 	return "/namespaces/" + namespace + "/pbxwebhooks/" + name
 }
 
-// Render makes the request for a target. base is the target's own URL.
-func Render(format v1alpha1.Format, base, source string, r *journal.Record, e *event.Event) (*Request, error) {
-	switch format {
+// Shape is how a target wants its events.
+type Shape struct {
+	Format v1alpha1.Format
+	URL    string // the target's own
+	Source string // of CloudEvents
+	// Of the format Template.
+	Template    *expression.Template
+	Method      string // empty: POST
+	ContentType string // that the target's headers ask for; empty: as the template's value is
+}
+
+// Render makes the request for a target.
+func Render(s Shape, r *journal.Record, e *event.Event) (*Request, error) {
+	request, err := s.render(r, e)
+	if err == nil && s.Format != v1alpha1.FormatOriginal { // the PBX's own request stays as it was
+		request.Header.Set("Traceparent", childOf(r))
+		if state := r.Request.Header.Get("Tracestate"); state != "" && validTrace(r) {
+			request.Header.Set("Tracestate", state)
+		}
+	}
+	return request, err
+}
+
+func (s Shape) render(r *journal.Record, e *event.Event) (*Request, error) {
+	base, source := s.URL, s.Source
+	switch s.Format {
+	case v1alpha1.FormatTemplate:
+		return s.templated(e)
 	case v1alpha1.FormatOriginal:
 		return original(base, &r.Request)
 	case v1alpha1.FormatCloudEvents, "":
@@ -51,7 +76,7 @@ func Render(format v1alpha1.Format, base, source string, r *journal.Record, e *e
 	case v1alpha1.FormatCloudEventsBinary:
 		return binary(base, source, r, e)
 	default:
-		return nil, fmt.Errorf("format %s is not implemented in this version", format)
+		return nil, fmt.Errorf("expected a format of targets, got %q", s.Format)
 	}
 }
 
@@ -74,6 +99,9 @@ func CloudEvent(source string, r *journal.Record, e *event.Event) (cloudevents.E
 	if e.Name != "" {
 		ce.SetExtension("pbxevent", e.Name)
 	}
+	if validTrace(r) { // CloudEvents: Distributed Tracing extension, of the PBX's own request
+		ce.SetExtension("traceparent", r.Request.Header.Get("Traceparent"))
+	}
 	data, err := Data(e)
 	if err != nil {
 		return ce, err
@@ -87,16 +115,8 @@ func CloudEvent(source string, r *journal.Record, e *event.Event) (cloudevents.E
 	return ce, nil
 }
 
-// Data is the canonical event as JSON, in which &, < and > stand for themselves.
-func Data(e *event.Event) ([]byte, error) {
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(e); err != nil {
-		return nil, fmt.Errorf("write the canonical event: %w", err)
-	}
-	return bytes.TrimSpace(buffer.Bytes()), nil
-}
+// Data is the canonical event as JSON.
+func Data(e *event.Event) ([]byte, error) { return plainJSON(e) }
 
 func structured(base, source string, r *journal.Record, e *event.Event) (*Request, error) {
 	ce, err := CloudEvent(source, r, e)

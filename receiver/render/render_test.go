@@ -11,6 +11,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/expression"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/receiver/provider"
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
@@ -31,7 +32,7 @@ func sample() (*journal.Record, *event.Event) {
 func TestCloudEvents(t *testing.T) {
 	r, e := sample()
 	source := render.Source("crm", "callcenter")
-	request, err := render.Render(v1alpha1.FormatCloudEvents, "https://crm.example.com/hooks?a=b", source, r, e)
+	request, err := render.Render(render.Shape{Format: v1alpha1.FormatCloudEvents, URL: "https://crm.example.com/hooks?a=b", Source: source}, r, e)
 	require.NoError(t, err)
 	require.Equal(t, "https://crm.example.com/hooks?a=b", request.URL)
 	require.Equal(t, "application/cloudevents+json; charset=UTF-8", request.Header.Get("Content-Type"))
@@ -47,13 +48,13 @@ func TestCloudEvents(t *testing.T) {
 	require.Equal(t, "uk003.1", read.ID())
 	require.Equal(t, "139543232", read.Subject())
 
-	batch, err := render.Render(v1alpha1.FormatCloudEventsBatch, "https://a", source, r, e)
+	batch, err := render.Render(render.Shape{Format: v1alpha1.FormatCloudEventsBatch, URL: "https://a", Source: source}, r, e)
 	require.NoError(t, err)
 	var list []cloudevents.Event
 	require.NoError(t, json.Unmarshal(batch.Body, &list))
 	require.Len(t, list, 1)
 
-	binary, err := render.Render(v1alpha1.FormatCloudEventsBinary, "https://a", source, r, e)
+	binary, err := render.Render(render.Shape{Format: v1alpha1.FormatCloudEventsBinary, URL: "https://a", Source: source}, r, e)
 	require.NoError(t, err)
 	require.Equal(t, "io.pbxhook.call.ended", binary.Header.Get("Ce-Type"))
 	require.Equal(t, "139543232", binary.Header.Get("Ce-Partitionkey"))
@@ -81,7 +82,7 @@ func TestOriginal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, e := sample()
 			r.Request.Method, r.Request.Path, r.Request.Query = "GET", tc.path, tc.query
-			request, err := render.Render(v1alpha1.FormatOriginal, tc.base, "", r, e)
+			request, err := render.Render(render.Shape{Format: v1alpha1.FormatOriginal, URL: tc.base}, r, e)
 			require.NoError(t, err)
 			require.Equal(t, tc.want, request.URL)
 			require.Equal(t, "GET", request.Method)
@@ -93,6 +94,76 @@ func TestOriginal(t *testing.T) {
 
 func TestUnknownFormatIsAnError(t *testing.T) {
 	r, e := sample()
-	_, err := render.Render(v1alpha1.FormatTemplate, "http://a", "", r, e)
-	require.ErrorContains(t, err, "not implemented")
+	_, err := render.Render(render.Shape{Format: "Fax", URL: "http://a"}, r, e)
+	require.ErrorContains(t, err, "expected a format")
+}
+
+func TestTemplate(t *testing.T) {
+	for name, tc := range map[string]struct {
+		template, method, contentType  string
+		wantURL, wantType, want, fails string
+	}{
+		"an object is JSON":     {template: `{"phone": event.call.from.number, "n": 1, "x": 1.5, "b": true, "none": event.call.talkSeconds, "l": [1, "a"]}`, wantType: "application/json", want: `{"b":true,"l":[1,"a"],"n":1,"none":null,"phone":"+447854740947","x":1.5}`},
+		"signs stay signs":      {template: `{"name": event.call.from.name}`, wantType: "application/json", want: `{"name":"<b>&é"}`},
+		"the whole event":       {template: `{"call": event.call.to, "when": event.receivedAt}`, wantType: "application/json", want: `{"call":{"number":"+441183211001","raw":"441183211001","name":"","extension":""},"when":"2026-11-22T08:00:00Z"}`},
+		"the PBX's own fields":  {template: `event.payload`, wantType: "application/json", want: `{"call_id":139543232,"destination":"in","dst":"441183211001","event_name":"call.hangup","event_time":"2021-04-28 08:46:13","id":"uk003.1","p":"1","src":"447854740947","src_name":"<b>&é"}`},
+		"a list":                {template: `[event.call.id]`, wantType: "application/json", want: `["139543232"]`},
+		"a text is text":        {template: `"Call from " + event.call.from.number`, wantType: "text/plain; charset=UTF-8", want: "Call from +447854740947"},
+		"a form":                {template: `{"phone": event.call.from.number, "none": null, "l": [1]}`, contentType: "application/x-www-form-urlencoded; charset=UTF-8", wantType: "application/x-www-form-urlencoded", want: "l=%5B1%5D&none=&phone=%2B447854740947"},
+		"PUT":                   {template: `{}`, method: "PUT", wantType: "application/json", want: `{}`},
+		"GET":                   {template: `{"p": event.call.from.number}`, method: "GET", wantURL: "http://crm/x?k=1&p=%2B447854740947"},
+		"GET of a text":         {template: `"x"`, method: "GET", fails: "expected an object"},
+		"a key that is missing": {template: `{"p": event.payload.nothing}`, fails: "cannot be evaluated"},
+		"keys that are numbers": {template: `{1: "a"}`, fails: "cannot be evaluated"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, e := sample()
+			template, err := expression.CompileTemplate(tc.template)
+			require.NoError(t, err)
+			request, err := render.Render(render.Shape{Format: v1alpha1.FormatTemplate, URL: "http://crm/x?k=1", Template: template, Method: tc.method, ContentType: tc.contentType}, r, e)
+			if tc.fails != "" {
+				require.ErrorContains(t, err, tc.fails)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tc.want, string(request.Body))
+			require.Equal(t, tc.wantType, request.Header.Get("Content-Type"))
+			require.Equal(t, wire.First(tc.wantURL, "http://crm/x?k=1"), request.URL)
+			require.Equal(t, wire.First(tc.method, "POST"), request.Method)
+		})
+	}
+	_, err := expression.CompileTemplate(`{"phone": event.call.fro}`)
+	require.ErrorContains(t, err, "undefined field 'fro'")
+}
+
+// TestTraceContext: one trace for all attempts of an event, the PBX's own where it has one.
+func TestTraceContext(t *testing.T) {
+	const parent, state = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "vendor=1"
+	render1 := func(format v1alpha1.Format, header http.Header) (*render.Request, cloudevents.Event) {
+		r, e := sample()
+		for name, values := range header {
+			r.Request.Header[name] = values
+		}
+		request, err := render.Render(render.Shape{Format: format, URL: "http://a", Source: "/s"}, r, e)
+		require.NoError(t, err)
+		ce, err := render.CloudEvent("/s", r, e)
+		require.NoError(t, err)
+		return request, ce
+	}
+	given, ce := render1(v1alpha1.FormatCloudEvents, http.Header{"Traceparent": {parent}, "Tracestate": {state}})
+	require.Regexp(t, "^00-4bf92f3577b34da6a3ce929d0e0e4736-[0-9a-f]{16}-01$", given.Header.Get("Traceparent"))
+	require.NotEqual(t, parent, given.Header.Get("Traceparent"), "this attempt is a span of its own")
+	require.Equal(t, state, given.Header.Get("Tracestate"))
+	require.Equal(t, parent, ce.Extensions()["traceparent"])
+
+	one, ce := render1(v1alpha1.FormatCloudEvents, nil)
+	two, _ := render1(v1alpha1.FormatCloudEventsBinary, http.Header{"Traceparent": {"00-nonsense"}, "Tracestate": {state}})
+	require.Regexp(t, "^00-[0-9a-f]{32}-[0-9a-f]{16}-00$", one.Header.Get("Traceparent"))
+	require.Equal(t, one.Header.Get("Traceparent")[:35], two.Header.Get("Traceparent")[:35])
+	require.NotEqual(t, one.Header.Get("Traceparent"), two.Header.Get("Traceparent"))
+	require.Empty(t, two.Header.Get("Tracestate"))
+	require.NotContains(t, ce.Extensions(), "traceparent")
+
+	original, _ := render1(v1alpha1.FormatOriginal, nil)
+	require.Empty(t, original.Header.Get("Traceparent"), "a service that was behind the PBX sees no difference")
 }

@@ -141,12 +141,14 @@ func filtered(resource string) func(leg string) string {
 	}
 }
 
-// displayName is the name in a SIP display name such as "John" <2001>, quotes gone.
+// displayName is the name in a SIP display name such as "John" <2001>, quotes gone. Without a name it is
+// the address.
 func displayName(text string) string {
-	name, address, found := strings.Cut(text, "<")
-	name = strings.TrimSpace(strings.Trim(strings.TrimSpace(name), `"`))
-	if name == "" && found {
-		return strings.TrimSuffix(strings.TrimSpace(address), ">")
+	text = strings.TrimSpace(text)
+	name, address := text, ""
+	if at := strings.LastIndexByte(text, '<'); at >= 0 && strings.HasSuffix(text, ">") {
+		name, address = text[:at], text[at+1:len(text)-1]
 	}
-	return name
+	name = strings.TrimSpace(strings.Trim(strings.TrimSpace(name), `"`))
+	return wire.First(name, strings.TrimSpace(address))
 }
