@@ -30,6 +30,6 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.SetOut(os.Stdout)
-	cmd.AddCommand(runCommand(), demoCommand(), sendCommand(), simulateCommand(), decodeCommand(), checkCommand(), deadLettersCommand(), replayCommand())
+	cmd.AddCommand(runCommand(), demoCommand(), sendCommand(), simulateCommand(), decodeCommand(), checkCommand(), deadLettersCommand(), replayCommand(), journalCommand())
 	return cmd
 }

@@ -430,6 +430,45 @@ func TestDeadLettersAndReplay(t *testing.T) {
 	require.ErrorContains(t, err, "no webhook has this path")
 }
 
+// TestJournal: a damaged journal is not built upon; a copy of what is readable is, and what is missing is
+// said.
+func TestJournal(t *testing.T) {
+	folder := t.TempDir()
+	manifest := filepath.Join(folder, "w.yaml")
+	require.NoError(t, os.WriteFile(manifest, []byte("apiVersion: pbxhook.io/v1alpha1\nkind: PBXWebhook\nmetadata: {name: pbx}\nspec:\n  provider: Simotel\n  credentials: {anonymous: {}}\n  targets: [{name: crm, url: \"http://127.0.0.1:9/\"}]\n"), 0o600))
+	data := filepath.Join(folder, "data")
+	p := start(t, manifest, data)
+	_, err := run(t, "", "simulate", "simotel", "--to", "http://"+p.address+"/hooks/default/pbx", "--calls", "3", "--scenario", "answered")
+	require.NoError(t, err)
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, p.Wait())
+	file := filepath.Join(data, "default", "pbx", "journal.db")
+	out, err := run(t, "", "journal", "check", file)
+	require.NoError(t, err)
+	require.Contains(t, out, "15 events, 1 targets, 0 dead letters\nthe journal is whole")
+
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	at := bytes.Index(text, []byte("application/json")) // in the first event that stands there
+	require.Positive(t, at)
+	text[at] ^= 1
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	out, err = run(t, "", "journal", "check", file)
+	require.ErrorContains(t, err, "pbxhook journal repair")
+	require.Contains(t, out, "its checksum does not match")
+	_, err = run(t, "", "run", "-f", manifest, "--data-dir", data, "--listen", free(t), "--admin", "", "--metrics", "")
+	require.ErrorContains(t, err, "is damaged")
+	require.ErrorContains(t, err, "pbxhook journal repair")
+	out, err = run(t, "", "journal", "repair", file)
+	require.ErrorContains(t, err, "not everything could be read")
+	require.Regexp(t, `missing: events \d+ to \d+`, out)
+	require.NoError(t, os.Rename(file+".repaired", file))
+	out, err = run(t, "", "journal", "check", file)
+	require.NoError(t, err, out)
+	require.Contains(t, out, "14 events")
+	start(t, manifest, data)
+}
+
 // TestOnlyThisMachineMayAsk: a web page in somebody's browser reaches loopback addresses too.
 func TestOnlyThisMachineMayAsk(t *testing.T) {
 	folder := t.TempDir()

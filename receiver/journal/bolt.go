@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -88,6 +87,8 @@ type counters struct {
 	Bytes            int64     `json:"bytes"`
 	LastSeq          uint64    `json:"lastSeq"`
 	LastReceived     time.Time `json:"lastReceived,omitzero"`
+	Cursors          int64     `json:"cursors"` // that there are, so that a lost one is missed
+	Dead             int64     `json:"dead"`    // dead letters that there are
 }
 
 // operation is something that waits for a transaction. apply may fail alone by setting err; an
@@ -113,6 +114,9 @@ func Open(ctx context.Context, file string, options Options) (*Bolt, error) {
 	}
 	if err := os.MkdirAll(filepath.Dir(file), directoryMode); err != nil {
 		return nil, fmt.Errorf("make the journal's folder: %w", err)
+	}
+	if err := examine(ctx, file, options.Wait); err != nil { // before bbolt, which trusts its pages
+		return nil, err
 	}
 	db, err := lock(ctx, file, options.Wait)
 	if err != nil {
@@ -148,15 +152,14 @@ func lock(ctx context.Context, file string, wait time.Duration) (db *bbolt.DB, e
 			}
 			return nil, fmt.Errorf("open the journal %s: %w", file, err)
 		case wait >= 0 && time.Since(start) >= wait:
-			return nil, fmt.Errorf("open the journal %s: another process has had it open for %s: stop that one first, or choose another --data-dir", file, wait)
+			return nil, lockedError(file, wait)
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("open the journal %s, which another process has open: %w", file, ctx.Err())
 		}
 	}
 }
 
-// load reads what the committing goroutine needs to know, and looks at every record: what is
-// damaged is named before anything is built on it.
+// load reads what the committing goroutine needs to know. That the file is whole was seen before.
 func (b *Bolt) load() (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -170,7 +173,7 @@ func (b *Bolt) load() (err error) {
 			}
 		}
 		if data := tx.Bucket([]byte(bucketMeta)).Get([]byte(keyCounters)); data != nil {
-			if err := json.Unmarshal(data, &b.counters); err != nil {
+			if err := unseal([]byte(keyCounters), data, &b.counters); err != nil {
 				return &DamagedError{File: b.file, Err: fmt.Errorf("read its counters: %w", err)}
 			}
 		}
@@ -178,17 +181,12 @@ func (b *Bolt) load() (err error) {
 			return fmt.Errorf("the journal %s was written by a later version of pbxhook (format %d, known is %d): run that version", b.file, b.counters.Format, formatVersion)
 		}
 		b.counters.Format = formatVersion
-		if err := tx.Bucket([]byte(bucketEvents)).ForEach(func(key, data []byte) error {
-			if len(key) != 8 || !intact(data) {
-				return &DamagedError{File: b.file, Seq: seqOf(key), Err: errChecksum}
-			}
-			return nil
-		}); err != nil {
+		if err := putCounters(tx, &b.counters); err != nil {
 			return err
 		}
 		if err := tx.Bucket([]byte(bucketCursors)).ForEach(func(name, data []byte) error {
 			var c Cursor
-			if err := json.Unmarshal(data, &c); err != nil {
+			if err := unseal(name, data, &c); err != nil {
 				return &DamagedError{File: b.file, Err: fmt.Errorf("read the cursor of target %s: %w", name, err)}
 			}
 			b.cursors[string(name)] = c
@@ -198,6 +196,14 @@ func (b *Bolt) load() (err error) {
 		}
 		return b.repeats.load(tx.Bucket([]byte(bucketRepeats)))
 	})
+}
+
+func putCounters(tx *bbolt.Tx, c *counters) error {
+	data, err := seal([]byte(keyCounters), c)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyCounters), data)
 }
 
 // commit is the committing goroutine.
@@ -283,11 +289,8 @@ func (b *Bolt) update(next *counters, batch []*operation) (err error) {
 				return err
 			}
 		}
-		data, err := json.Marshal(next)
-		if err != nil {
-			return err
-		}
-		return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyCounters), data)
+		next.Cursors = int64(len(b.cursors))
+		return putCounters(tx, next)
 	})
 	if err != nil {
 		b.cursors = cursors

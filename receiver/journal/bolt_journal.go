@@ -73,7 +73,7 @@ func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []
 	err := b.view(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
 		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(all) < limit; key, data = cursor.Next() {
-			if !intact(data) {
+			if !intact(seqOf(key), data) {
 				return &DamagedError{File: b.file, Seq: seqOf(key), Err: errChecksum}
 			}
 			all = append(all, read(seqOf(key), data))

@@ -33,7 +33,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errChecksum = errors.New("its checksum does not match")
 
-func encode(r *Record) []byte {
+// encode writes a record under its sequence number, which its checksum covers.
+func encode(seq uint64, r *Record) []byte {
 	data := make([]byte, 4, 4+256+len(r.Request.Query)+len(r.Request.Body))
 	text := func(field protowire.Number, value string) {
 		if value != "" {
@@ -58,19 +59,50 @@ func encode(r *Record) []byte {
 		data = protowire.AppendTag(data, fieldBody, protowire.BytesType)
 		data = protowire.AppendBytes(data, r.Request.Body)
 	}
-	binary.BigEndian.PutUint32(data, crc32.Checksum(data[4:], castagnoli))
+	binary.BigEndian.PutUint32(data, checksum(keyOf(seq), data[4:]))
 	return data
 }
 
-// intact is whether stored bytes are what was written.
-func intact(data []byte) bool {
-	return len(data) > 4 && binary.BigEndian.Uint32(data) == crc32.Checksum(data[4:], castagnoli)
+// checksum covers a value and the key under which it is stored: what moved is as wrong as what changed.
+func checksum(key, data []byte) uint32 {
+	return crc32.Update(crc32.Checksum(data, castagnoli), castagnoli, key)
+}
+
+// intact is whether a stored record is what was written under its sequence number.
+func intact(seq uint64, data []byte) bool {
+	return len(data) > 4 && binary.BigEndian.Uint32(data) == checksum(keyOf(seq), data[4:])
+}
+
+// A sealed value is a mark, a checksum, and JSON.
+const (
+	sealMark   = 0x01
+	sealHeader = 5
+)
+
+// seal writes a value as JSON with a checksum.
+func seal(key []byte, value any) ([]byte, error) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	data := append(make([]byte, sealHeader, sealHeader+len(text)), text...)
+	data[0] = sealMark
+	binary.BigEndian.PutUint32(data[1:], checksum(key, text))
+	return data, nil
+}
+
+// unseal reads what seal wrote.
+func unseal(key, data []byte, value any) error {
+	if len(data) < sealHeader || data[0] != sealMark || binary.BigEndian.Uint32(data[1:]) != checksum(key, data[sealHeader:]) {
+		return errChecksum
+	}
+	return json.Unmarshal(data[sealHeader:], value)
 }
 
 // decode reads a record; it keeps nothing of data.
 func decode(seq uint64, data []byte) (Record, error) {
 	r := Record{Seq: seq}
-	if !intact(data) {
+	if !intact(seq, data) {
 		return r, errChecksum
 	}
 	for data = data[4:]; len(data) > 0; {
@@ -198,12 +230,13 @@ type letter struct {
 }
 
 func encodeLetter(d *DeadLetter) ([]byte, error) {
-	return json.Marshal(letter{Record: encode(&d.Record), Reason: d.Reason, Attempts: d.Attempts, Status: d.Status, Reply: d.Reply, Time: d.Time})
+	seq := d.Record.Seq
+	return seal(keyOf(seq), letter{Record: encode(seq, &d.Record), Reason: d.Reason, Attempts: d.Attempts, Status: d.Status, Reply: d.Reply, Time: d.Time})
 }
 
 func decodeLetter(seq uint64, data []byte) (DeadLetter, error) {
 	var l letter
-	if err := json.Unmarshal(data, &l); err != nil {
+	if err := unseal(keyOf(seq), data, &l); err != nil {
 		return DeadLetter{}, err
 	}
 	record, err := decode(seq, l.Record)

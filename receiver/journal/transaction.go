@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -30,7 +29,8 @@ func (t *transaction) append(r *Record, key *RepeatKey) (receipt Receipt, refuse
 			return Receipt{Seq: first.seq, ID: first.id, Type: first.kind, Repeat: true}, nil, nil
 		}
 	}
-	data := encode(r)
+	seq := t.counters.LastSeq + 1
+	data := encode(seq, r)
 	size := int64(len(data) + recordOverhead)
 	if t.noSpace != nil {
 		return Receipt{}, t.noSpace, nil
@@ -40,7 +40,6 @@ func (t *transaction) append(r *Record, key *RepeatKey) (receipt Receipt, refuse
 	}
 	events := t.bucket(bucketEvents)
 	events.FillPercent = 0.9 // keys only grow
-	seq := t.counters.LastSeq + 1
 	if err := events.Put(keyOf(seq), data); err != nil {
 		return Receipt{}, nil, fmt.Errorf("add an event: %w", err)
 	}
@@ -64,7 +63,7 @@ func (t *transaction) append(r *Record, key *RepeatKey) (receipt Receipt, refuse
 }
 
 func (t *transaction) saveCursor(target string, c Cursor) error {
-	data, err := json.Marshal(c)
+	data, err := seal([]byte(target), c)
 	if err != nil {
 		return fmt.Errorf("write the cursor of target %s: %w", target, err)
 	}
@@ -118,6 +117,9 @@ func (t *transaction) bury(target string, dead []DeadLetter) error {
 		if err != nil {
 			return fmt.Errorf("keep a dead letter of target %s: %w", target, err)
 		}
+		if bucket.Get(keyOf(dead[i].Record.Seq)) == nil {
+			t.counters.Dead++
+		}
 		if err := bucket.Put(keyOf(dead[i].Record.Seq), data); err != nil {
 			return fmt.Errorf("keep a dead letter of target %s: %w", target, err)
 		}
@@ -132,9 +134,13 @@ func (t *transaction) unbury(target string, seqs []uint64) error {
 		return nil
 	}
 	for _, seq := range seqs {
+		if bucket.Get(keyOf(seq)) == nil {
+			continue
+		}
 		if err := bucket.Delete(keyOf(seq)); err != nil {
 			return fmt.Errorf("drop a dead letter of target %s: %w", target, err)
 		}
+		t.counters.Dead--
 	}
 	return nil
 }
@@ -144,12 +150,13 @@ func (t *transaction) exhume(target string, bucket *bbolt.Bucket) error {
 	cursor := bucket.Cursor()
 	for key, data := cursor.First(); key != nil; key, data = cursor.First() {
 		var l letter
-		if err := json.Unmarshal(data, &l); excess <= 0 && (err != nil || t.now.Sub(l.Time) < deadLetterAge) {
+		if err := unseal(key, data, &l); excess <= 0 && (err != nil || t.now.Sub(l.Time) < deadLetterAge) {
 			return nil
 		}
 		if err := bucket.Delete(key); err != nil {
 			return fmt.Errorf("drop a dead letter of target %s: %w", target, err)
 		}
+		t.counters.Dead--
 		excess--
 	}
 	return nil

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pbxhook/pbxhook/receiver/journal"
+)
+
+func journalCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "journal", Short: "Look at a journal's file, and copy what is readable of a damaged one"}
+	cmd.AddCommand(journalCheck(), journalRepair())
+	return cmd
+}
+
+func journalCheck() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Say whether a journal is whole; no receiver may have it open",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			report, err := journal.Check(args[0])
+			describeJournal(cmd, &report)
+			if err != nil {
+				return err
+			}
+			if len(report.Damage) > 0 {
+				return fmt.Errorf("the journal is damaged: pbxhook journal repair %s makes a copy of what is readable", args[0])
+			}
+			cmd.Println("the journal is whole")
+			return nil
+		},
+	}
+}
+
+func journalRepair() *cobra.Command {
+	var to string
+	cmd := &cobra.Command{
+		Use:   "repair FILE",
+		Short: "Copy what is readable, and say what is missing; the file stays as it is",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if to == "" {
+				to = args[0] + ".repaired"
+			}
+			report, err := journal.Repair(args[0], to)
+			describeJournal(cmd, &report)
+			if err != nil {
+				return err
+			}
+			for _, lost := range report.Lost {
+				cmd.Printf("missing: events %d to %d\n", lost.From, lost.To)
+			}
+			if report.LostTargets {
+				cmd.Println("missing: how far a target was. It begins with new events: hand it the older ones with pbxhook replay --from")
+			}
+			cmd.Printf("copied to %s: put it in the place of %s while no receiver runs\n", to, args[0])
+			if len(report.Lost) > 0 || report.LostTargets {
+				return errors.New("not everything could be read")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&to, "to", "", "the copy (default: FILE.repaired)")
+	return cmd
+}
+
+func describeJournal(cmd *cobra.Command, report *journal.Report) {
+	cmd.Printf("%d events, %d targets, %d dead letters\n", report.Events, len(report.Targets), report.DeadLetters)
+	for _, damage := range report.Damage {
+		cmd.Printf("damaged: %s\n", damage)
+	}
+}
