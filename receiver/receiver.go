@@ -19,6 +19,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/statusz"
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/config"
+	"github.com/pbxhook/pbxhook/receiver/deliver"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 )
 
@@ -34,8 +35,8 @@ type Options struct {
 	Watch []string
 	// LockWait is how long to wait for another process to let go of a journal; negative: for ever.
 	LockWait time.Duration
-	// AllowLoopback lets targets be on this machine.
-	AllowLoopback bool
+	// Networks that targets may be in.
+	Networks deliver.Networks
 	// Linger is how long requests are still taken after the end was asked for, so that those who do
 	// not know of it yet are answered.
 	Linger time.Duration

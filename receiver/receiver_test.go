@@ -23,6 +23,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
+	"github.com/pbxhook/pbxhook/receiver/deliver"
 )
 
 const patience = 20 * time.Second
@@ -112,7 +113,7 @@ func (r *running) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan error, 1)
 	options := receiver.Options{
-		Listen: "127.0.0.1:0", Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, AllowLoopback: true,
+		Listen: "127.0.0.1:0", Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, Networks: deliver.Networks{Loopback: true},
 		Load:    func() (*config.Manifests, error) { return config.Load([]string{r.file}, nil) },
 		Serving: func(address string, _ []*v1alpha1.PBXWebhook) { serving <- address },
 		Grace:   10 * time.Second, LockWait: time.Second,

@@ -178,7 +178,7 @@ func planTarget(namespace string, spec v1alpha1.Target, values *config.Manifests
 	}
 	delivery, err := deliveryFor(namespace, &spec, values)
 	if err == nil {
-		delivery.AllowLoopback = options.AllowLoopback
+		delivery.Networks = options.Networks
 		p.deliverer, err = deliver.New(delivery)
 	}
 	if err != nil {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
+	"strings"
 	_ "time/tzdata" // the image has no zone files
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,6 +31,8 @@ type options struct {
 	elect   bool
 	metrics string
 	probes  string
+	deny    string
+	allow   string
 }
 
 func main() {
@@ -38,6 +42,8 @@ func main() {
 	flag.BoolVar(&o.elect, "leader-elect", false, "let one of several operators work")
 	flag.StringVar(&o.metrics, "metrics-bind-address", "0", "address of /metrics; 0: none")
 	flag.StringVar(&o.probes, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
+	flag.StringVar(&o.deny, "deny-networks", "", "networks, separated by commas, that targets may not be in, beside loopback, link-local and multicast addresses")
+	flag.StringVar(&o.allow, "allow-networks", "", "networks, separated by commas, that targets may be in all the same")
 	logs := zap.Options{}
 	logs.BindFlags(flag.CommandLine)
 	flag.Parse()
@@ -51,6 +57,13 @@ func main() {
 func run(o options) error {
 	if o.image == "" {
 		return errors.New("expected the receivers' image in --receiver-image or $RECEIVER_IMAGE, got none")
+	}
+	for flag, networks := range map[string]string{"--deny-networks": o.deny, "--allow-networks": o.allow} {
+		for network := range strings.SplitSeq(networks, ",") {
+			if _, _, err := net.ParseCIDR(network); err != nil && net.ParseIP(network) == nil && networks != "" {
+				return fmt.Errorf("%s: expected networks such as 10.0.0.0/8, separated by commas, got %q", flag, network)
+			}
+		}
 	}
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
@@ -72,7 +85,7 @@ func run(o options) error {
 		Client:   mgr.GetClient(),
 		Live:     mgr.GetAPIReader(),
 		Events:   mgr.GetEventRecorder("pbxhook"),
-		Receiver: render.Receiver{Image: o.image},
+		Receiver: render.Receiver{Image: o.image, DenyNetworks: o.deny, AllowNetworks: o.allow},
 	}
 	if o.poll {
 		reconciler.Ask = controllers.AskReceivers()

@@ -23,6 +23,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/api/validation"
 	"github.com/pbxhook/pbxhook/receiver"
+	"github.com/pbxhook/pbxhook/receiver/deliver"
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 	"github.com/pbxhook/pbxhook/receiver/provider"
@@ -106,7 +107,7 @@ func demoOptions(folder, target string, serving chan<- string) (receiver.Options
 	}
 	return receiver.Options{
 		Listen: "127.0.0.1:0", Admin: admin, DataDir: filepath.Join(folder, "data"), Load: loader(judge, []string{file}),
-		AllowLoopback: true, Grace: grace, LockWait: lockWait, Log: slog.New(slog.DiscardHandler),
+		Networks: deliver.Networks{Loopback: true}, Grace: grace, LockWait: lockWait, Log: slog.New(slog.DiscardHandler),
 		Serving: func(address string, _ []*v1alpha1.PBXWebhook) { serving <- address },
 	}, nil
 }

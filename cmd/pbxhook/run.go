@@ -17,6 +17,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/validation"
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
+	"github.com/pbxhook/pbxhook/receiver/deliver"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 	"github.com/pbxhook/pbxhook/receiver/provider/acefone"
 )
@@ -28,7 +29,7 @@ const (
 
 func runCommand() *cobra.Command {
 	var files []string
-	options := receiver.Options{LockWait: lockWait, Grace: grace, AllowLoopback: true}
+	options := receiver.Options{LockWait: lockWait, Grace: grace, Networks: deliver.Networks{Loopback: true}}
 	cmd := &cobra.Command{
 		Use:   "run -f FILE...",
 		Short: "Run the receiver on this machine, from PBXWebhook and Secret manifests",

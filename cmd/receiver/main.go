@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
+	"github.com/pbxhook/pbxhook/receiver/deliver"
 )
 
 func main() {
@@ -26,6 +28,7 @@ func main() {
 
 func command() *cobra.Command {
 	var path string
+	var deny, allow []string
 	options := receiver.Options{LockWait: -1}
 	cmd := &cobra.Command{
 		Use:           "receiver",
@@ -33,7 +36,13 @@ func command() *cobra.Command {
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(*cobra.Command, []string) (err error) {
+			if options.Networks.Deny, err = deliver.ParseNetworks(deny); err != nil {
+				return fmt.Errorf("--deny-networks: %w", err)
+			}
+			if options.Networks.Allow, err = deliver.ParseNetworks(allow); err != nil {
+				return fmt.Errorf("--allow-networks: %w", err)
+			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			options.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
@@ -50,6 +59,8 @@ func command() *cobra.Command {
 	flags.StringVar(&options.Admin, "admin", "127.0.0.1:9091", "address of the admin API")
 	flags.DurationVar(&options.Linger, "linger", 2*time.Second, "how long requests are still taken after SIGTERM")
 	flags.DurationVar(&options.Grace, "grace", 25*time.Second, "how long the end may take")
+	flags.StringSliceVar(&deny, "deny-networks", nil, "networks that targets may not be in, beside loopback, link-local and multicast addresses")
+	flags.StringSliceVar(&allow, "allow-networks", nil, "networks that targets may be in all the same")
 	flags.BoolVar(&options.DrainFirst, "drain-first", false, "deliver what is pending before the end, as far as --grace allows")
 	return cmd
 }

@@ -34,6 +34,8 @@ var (
 // Receiver is how receivers run in this cluster, whatever the webhook.
 type Receiver struct {
 	Image string
+	// DenyNetworks and AllowNetworks say where targets may be, separated by commas.
+	DenyNetworks, AllowNetworks string
 }
 
 // Deployment runs the receiver. Its pod template does not depend on the configuration that
@@ -101,6 +103,12 @@ func container(w *v1alpha1.PBXWebhook, receiver Receiver) *corev1ac.ContainerApp
 	args := []string{"--config=" + configFolder + "/" + ManifestKey, "--data-dir=" + dataFolder}
 	if !NeedsClaim(w) {
 		args = append(args, "--drain-first") // what is not delivered goes with the pod
+	}
+	if receiver.DenyNetworks != "" {
+		args = append(args, "--deny-networks="+receiver.DenyNetworks)
+	}
+	if receiver.AllowNetworks != "" {
+		args = append(args, "--allow-networks="+receiver.AllowNetworks)
 	}
 	return corev1ac.Container().
 		WithName("receiver").

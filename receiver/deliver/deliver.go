@@ -44,8 +44,8 @@ type Options struct {
 	CA      []byte // PEM; empty: the system's
 	// Certificate to appear with, PEM; empty: none.
 	Certificate, Key []byte
-	// AllowLoopback lets targets be on this machine; only for `pbxhook run`.
-	AllowLoopback bool
+	// Networks that the target may be in.
+	Networks Networks
 }
 
 // Deliverer speaks to one target.
@@ -80,7 +80,7 @@ func New(options Options) (*Deliverer, error) {
 		}
 		d.signers = append(d.signers, signer)
 	}
-	dialer := &net.Dialer{Timeout: options.Timeout, KeepAlive: 30 * time.Second, ControlContext: guard(options.AllowLoopback)}
+	dialer := &net.Dialer{Timeout: options.Timeout, KeepAlive: 30 * time.Second, ControlContext: options.Networks.guard}
 	d.transport = &http.Transport{
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        config,
@@ -251,5 +251,5 @@ func plain(err error) string {
 type refusedAddressError struct{ address netip.Addr }
 
 func (e *refusedAddressError) Error() string {
-	return fmt.Sprintf("the target's address %s is not allowed: loopback, link-local, unspecified and multicast addresses are refused", e.address)
+	return fmt.Sprintf("the target's address %s is not allowed: loopback, link-local, unspecified and multicast addresses are refused, and those that the operator denies", e.address)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 )
 
 func options() deliver.Options {
-	return deliver.Options{Timeout: 5 * time.Second, Connections: 2, AllowLoopback: true}
+	return deliver.Options{Timeout: 5 * time.Second, Connections: 2, Networks: deliver.Networks{Loopback: true}}
 }
 
 func attempt(t *testing.T, o deliver.Options, url string) dispatch.Outcome {
@@ -141,11 +142,47 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 }
 
 func TestForbiddenAddresses(t *testing.T) {
-	for _, address := range []string{"127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:169.254.169.254]", "[::ffff:127.0.0.1]", "0.0.0.0", "224.0.0.1", "[fe80::1]", "localhost"} {
+	for _, address := range []string{"127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:169.254.169.254]", "[::ffff:127.0.0.1]", "0.0.0.0", "224.0.0.1", "[fe80::1]", "[64:ff9b::a9fe:a9fe]", "localhost"} {
 		o := options()
-		o.AllowLoopback = false
+		o.Networks = deliver.Networks{}
 		got := attempt(t, o, "http://"+address+":1/")
 		require.Equal(t, dispatch.Retry, got.Result)
 		require.Contains(t, got.Reason, "is not allowed", address)
 	}
+}
+
+func TestNetworks(t *testing.T) {
+	parse := func(texts ...string) []netip.Prefix {
+		all, err := deliver.ParseNetworks(texts)
+		require.NoError(t, err)
+		return all
+	}
+	for name, tc := range map[string]struct {
+		networks deliver.Networks
+		address  string
+		want     bool
+	}{
+		"public":                      {deliver.Networks{}, "192.0.2.7", true},
+		"private":                     {deliver.Networks{}, "10.1.2.3", true},
+		"denied":                      {deliver.Networks{Deny: parse("10.0.0.0/8")}, "10.1.2.3", false},
+		"denied, written as IPv6":     {deliver.Networks{Deny: parse("10.0.0.0/8")}, "::ffff:10.1.2.3", false},
+		"denied, by way of NAT64":     {deliver.Networks{Deny: parse("10.0.0.0/8")}, "64:ff9b::a01:203", false},
+		"one address":                 {deliver.Networks{Deny: parse(" 10.1.2.3")}, "10.1.2.3", false},
+		"its neighbour":               {deliver.Networks{Deny: parse("10.1.2.3")}, "10.1.2.4", true},
+		"allowed within the denied":   {deliver.Networks{Deny: parse("10.0.0.0/8"), Allow: parse("10.1.0.0/16")}, "10.1.2.3", true},
+		"allowed though link-local":   {deliver.Networks{Allow: parse("169.254.7.0/24")}, "169.254.7.1", true},
+		"metadata service":            {deliver.Networks{}, "169.254.169.254", false},
+		"this machine":                {deliver.Networks{}, "127.0.0.1", false},
+		"this machine, in run":        {deliver.Networks{Loopback: true}, "::1", true},
+		"nowhere":                     {deliver.Networks{Loopback: true}, "0.0.0.0", false},
+		"link-local with a zone":      {deliver.Networks{}, "fe80::1%eth0", false},
+		"multicast":                   {deliver.Networks{}, "ff02::1", false},
+		"loopback denied also in run": {deliver.Networks{Loopback: true, Deny: parse("127.0.0.0/8")}, "127.0.0.1", false},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, tc.want, tc.networks.Allows(netip.MustParseAddr(tc.address))) })
+	}
+	_, err := deliver.ParseNetworks([]string{"10.0.0.0"})
+	require.NoError(t, err)
+	_, err = deliver.ParseNetworks([]string{"the office"})
+	require.ErrorContains(t, err, "expected a network")
 }
