@@ -7,7 +7,7 @@ IMG ?= pbxhook:dev
 IMAGE_TOOL ?= docker
 FUZZTIME ?= 60s
 TOOL := go tool -modfile=hack/tools/go.mod
-PACKAGES := $$(go list ./... | grep -v /test/e2e)
+PACKAGES := $$(go list ./... | grep -v -e /test/e2e -e /test/fault)
 BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w"
 
 .PHONY: help
@@ -53,6 +53,10 @@ build: ## bin/operator, bin/receiver, bin/pbxhook, static
 .PHONY: image
 image: ## the one image, in dist/image.tar (IMG=name:tag, IMAGE_TOOL=docker or buildah)
 	IMG=$(IMG) hack/image $(IMAGE_TOOL)
+
+.PHONY: fault
+fault: ## what breaks: real processes killed, ended, starved of disk, fed by slow senders
+	go test -count=1 -timeout 20m -v ./test/fault
 
 .PHONY: e2e
 e2e: ## end-to-end tests against the current KUBECONFIG; the image $(IMG) is loaded already
