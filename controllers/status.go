@@ -251,7 +251,8 @@ func (s *conditions) targets(seen observation) {
 	var failing []string
 	if seen.receivers.report != nil {
 		for _, t := range seen.receivers.report.Targets {
-			if !t.Healthy {
+			wanted := slices.ContainsFunc(s.webhook.Spec.Targets, func(spec v1alpha1.Target) bool { return spec.Name == t.Name })
+			if !t.Healthy && wanted { // a removed one is shown, and no trouble
 				failing = append(failing, fmt.Sprintf("%s: %s", t.Name, t.LastError))
 			}
 		}

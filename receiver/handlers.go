@@ -91,7 +91,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	for _, w := range m.receiver.Report().Webhooks {
+	for _, w := range m.receiver.report(false).Webhooks {
 		id := w.Namespace + "/" + w.Name
 		counter(receivedDesc, w.Events.Received, id)
 		counter(unparsedDesc, w.Events.Unparsed, id)

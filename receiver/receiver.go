@@ -250,7 +250,9 @@ func (r *Receiver) forget(kept map[string]bool) error {
 func (r *Receiver) closeWebhooks() error { return r.forget(nil) }
 
 // Report is what /statusz says.
-func (r *Receiver) Report() statusz.Report {
+func (r *Receiver) Report() statusz.Report { return r.report(true) }
+
+func (r *Receiver) report(removed bool) statusz.Report {
 	r.mu.Lock()
 	report := statusz.Report{Webhooks: []statusz.Webhook{}}
 	if r.config != nil {
@@ -265,7 +267,7 @@ func (r *Receiver) Report() statusz.Report {
 	}
 	r.mu.Unlock()
 	for _, w := range webhooks {
-		report.Webhooks = append(report.Webhooks, w.report())
+		report.Webhooks = append(report.Webhooks, w.report(removed))
 	}
 	return report
 }

@@ -215,7 +215,10 @@ func TestConfigurationIsReloaded(t *testing.T) {
 	require.Equal(t, 202, r.send("second"))
 	s.has(t, "/moved", 1)
 	s.has(t, "/a", 3)
-	require.Len(t, r.report().Webhooks[0].Targets, 1)
+	targets := r.report().Webhooks[0].Targets
+	require.Len(t, targets, 2)
+	require.Equal(t, "a", targets[1].Name)
+	require.Contains(t, targets[1].LastError, "removed: it goes on where it was if it comes back before")
 }
 
 func TestWithoutCredentialsNobodyIsLetIn(t *testing.T) {

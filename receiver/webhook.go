@@ -32,6 +32,9 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/render"
 )
 
+// maxRemoved is how many removed targets the status shows.
+const maxRemoved = 16
+
 // webhook is one webhook at work: its journal, and a dispatcher for each of its targets.
 type webhook struct {
 	namespace, name string
@@ -476,15 +479,17 @@ func (w *webhook) close() error {
 
 // pending is how many deliveries are still owed to targets.
 func (w *webhook) pending() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var owed int64
-	for _, t := range w.report().Targets {
-		owed += t.Pending
+	for _, t := range w.targets {
+		owed += t.dispatcher.Status().Pending
 	}
 	return owed
 }
 
-// report is how the webhook fares.
-func (w *webhook) report() statusz.Webhook {
+// report is how the webhook fares; with the targets that were removed a short while ago, or without.
+func (w *webhook) report(removed bool) statusz.Webhook {
 	state := w.journal.State()
 	report := statusz.Webhook{Namespace: w.namespace, Name: w.name, Events: v1alpha1.EventsStatus{
 		Received: state.Received, Unparsed: state.Unparsed, Rejected: state.Rejected, LastReceivedTime: timeOf(state.LastReceived),
@@ -499,6 +504,14 @@ func (w *webhook) report() statusz.Webhook {
 			Name: s.Name, Healthy: s.Healthy, Pending: s.Pending, Delivered: s.Delivered,
 			DeadLettered: s.DeadLettered, LastDeliveryTime: timeOf(s.LastDelivery), LastError: s.LastError,
 			ExpressionErrors: w.targets[name].unsure.Load(),
+		})
+	}
+	if !removed {
+		return report
+	}
+	for _, r := range state.Removed[:min(len(state.Removed), maxRemoved)] {
+		report.Targets = append(report.Targets, v1alpha1.TargetStatus{
+			Name: r.Name, Pending: r.Pending, LastError: "removed: it goes on where it was if it comes back before " + r.Until.UTC().Format(time.RFC3339),
 		})
 	}
 	return report

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -69,6 +71,7 @@ type Bolt struct {
 
 	mu       sync.Mutex
 	counters counters
+	removed  []Removed
 	rejected int64 // not yet in counters
 	appended chan struct{}
 	closed   bool
@@ -89,6 +92,7 @@ type counters struct {
 	LastReceived     time.Time `json:"lastReceived,omitzero"`
 	Cursors          int64     `json:"cursors"` // that there are, so that a lost one is missed
 	Dead             int64     `json:"dead"`    // dead letters that there are
+	Dropped          int64     `json:"dropped,omitempty"`
 }
 
 // operation is something that waits for a transaction. apply may fail alone by setting err; an
@@ -254,7 +258,7 @@ func (b *Bolt) write(batch []*operation) {
 	b.repeats.end(err == nil)
 	b.mu.Lock()
 	if err == nil {
-		b.counters = next
+		b.counters, b.removed = next, removedFrom(b.cursors, next.LastSeq)
 	} else {
 		b.rejected += next.Rejected - before.Rejected
 	}
@@ -269,6 +273,18 @@ func (b *Bolt) write(batch []*operation) {
 		}
 		close(op.done)
 	}
+}
+
+// removedFrom are the targets that are no more, by name.
+func removedFrom(cursors map[string]Cursor, last uint64) []Removed {
+	var all []Removed
+	for name, c := range cursors {
+		if !c.RemovedAt.IsZero() {
+			all = append(all, Removed{Name: name, Until: c.RemovedAt.Add(removedCursors), Pending: int64(last-min(c.Floor, last)) - c.Done.Len()})
+		}
+	}
+	slices.SortFunc(all, func(a, b Removed) int { return strings.Compare(a.Name, b.Name) })
+	return all
 }
 
 func (b *Bolt) update(next *counters, batch []*operation) (err error) {

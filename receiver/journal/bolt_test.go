@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -260,4 +261,73 @@ func TestDamageIsNamed(t *testing.T) {
 	require.Equal(t, file, damaged.File)
 	require.ErrorContains(t, err, "event 1: its checksum does not match")
 	require.ErrorContains(t, err, "pbxhook journal repair")
+}
+
+// TestRemovedTargetsAreShown for a day, then dropped and counted.
+func TestRemovedTargetsAreShown(t *testing.T) {
+	now := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	file := filepath.Join(t.TempDir(), "j.db")
+	options := journal.Options{Now: func() time.Time { return now }}
+	j := open(t, file, options)
+	for _, target := range []string{"crm", "lab"} {
+		_, err := j.OpenCursor(target)
+		require.NoError(t, err)
+	}
+	appendAll(t, j, 5)
+	require.NoError(t, j.SaveCursor("lab", journal.Cursor{Floor: 2, Done: journal.Ranges{{From: 4, To: 4}}}, nil, nil))
+	require.Empty(t, j.State().Removed)
+	require.NoError(t, j.KeepCursors([]string{"crm"}))
+	require.Equal(t, []journal.Removed{{Name: "lab", Until: now.Add(24 * time.Hour), Pending: 2}}, j.State().Removed)
+	now = now.Add(25 * time.Hour)
+	require.NoError(t, j.KeepCursors([]string{"crm"}))
+	require.Empty(t, j.State().Removed)
+	require.EqualValues(t, 1, j.State().Dropped)
+}
+
+// TestClockSetBack: a clock that jumps loses nothing, takes no other event for a repeat, and drops
+// nothing that is still wanted.
+func TestClockSetBack(t *testing.T) {
+	now := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	j := open(t, filepath.Join(t.TempDir(), "j.db"), journal.Options{Now: func() time.Time { return now }})
+	_, err := j.OpenCursor("crm")
+	require.NoError(t, err)
+	for n, jump := range []time.Duration{0, -48 * time.Hour, 100 * time.Hour, -time.Second, -9_000 * time.Hour} {
+		now = now.Add(jump)
+		r := record(fmt.Sprint("e", n), "call")
+		r.Request.ReceivedAt = now
+		receipt, err := j.Append(context.Background(), r, &journal.RepeatKey{byte(n)})
+		require.NoError(t, err)
+		require.EqualValues(t, n+1, receipt.Seq)
+		require.False(t, receipt.Repeat)
+	}
+	entries, err := j.Entries(0, 100)
+	require.NoError(t, err)
+	require.Len(t, entries, 5, "nothing is done, so nothing goes")
+}
+
+func BenchmarkAppend(b *testing.B) {
+	for _, waiting := range []int{1, 16, 64} {
+		b.Run(fmt.Sprint(waiting, " waiting"), func(b *testing.B) {
+			j, err := journal.Open(context.Background(), filepath.Join(b.TempDir(), "j.db"), journal.Options{})
+			require.NoError(b, err)
+			body := []byte(strings.Repeat("x", 600))
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for w := range waiting {
+				wg.Go(func() {
+					for n := w; n < b.N; n += waiting {
+						r := record(fmt.Sprint(n), "call")
+						r.Request.Body = body
+						if _, err := j.Append(context.Background(), r, nil); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+			b.StopTimer()
+			require.NoError(b, j.Close())
+		})
+	}
 }

@@ -122,6 +122,13 @@ type DeadLetter struct {
 	Time     time.Time
 }
 
+// Removed is a target that is no more, whose cursor is kept for a while in case it comes back.
+type Removed struct {
+	Name    string
+	Until   time.Time
+	Pending int64 // events that it did not get
+}
+
 // State is what a journal holds.
 type State struct {
 	Received     int64 // events kept since the journal was made
@@ -130,6 +137,8 @@ type State struct {
 	Rejected     int64
 	Repeated     int64
 	LastReceived time.Time
+	Removed      []Removed
+	Dropped      int64 // removed targets whose cursors were dropped
 	// LastOtherVersion is the last version that was not expected.
 	LastOtherVersion string
 	LastSeq          uint64

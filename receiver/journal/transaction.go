@@ -101,6 +101,7 @@ func (t *transaction) dropCursors() error {
 				return fmt.Errorf("drop the cursor of removed target %s: %w", name, err)
 			}
 			delete(t.journal.cursors, name)
+			t.counters.Dropped++
 		}
 	}
 	return nil
