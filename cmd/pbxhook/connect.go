@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/portforward"
@@ -109,32 +108,33 @@ func (f *receiverFlags) forward(ctx context.Context, name string) (base string, 
 		}
 		address := clients.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
 		dialer := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, address)
-		return tunnel(dialer, pod.Namespace+"/"+pod.Name)
+		stop, ready := make(chan struct{}), make(chan struct{})
+		forwarder, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", adminPort)}, stop, ready, io.Discard, io.Discard)
+		if err != nil {
+			return "", nil, fmt.Errorf("forward a port of pod %s: %w", pod.Name, err)
+		}
+		return tunnel(forwarder, stop, ready)
 	}
 	return "", nil, fmt.Errorf("%w: no pod of a receiver runs for webhook %s/%s: see kubectl -n %s describe pbx %s", admin.ErrNotFound, f.namespace, name, f.namespace, name)
 }
 
 // tunnel opens the forwarding and waits until it is there.
-func tunnel(dialer httpstream.Dialer, pod string) (base string, end func(), err error) {
-	stop, ready, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	forwarder, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", adminPort)}, stop, ready, io.Discard, io.Discard)
-	if err != nil {
-		return "", nil, fmt.Errorf("forward a port of pod %s: %w", pod, err)
-	}
+func tunnel(forwarder *portforward.PortForwarder, stop chan struct{}, ready <-chan struct{}) (base string, end func(), err error) {
+	ended := make(chan error, 1)
 	go func() { ended <- forwarder.ForwardPorts() }()
 	select {
 	case <-ready:
 	case err := <-ended:
-		return "", nil, fmt.Errorf("forward a port of pod %s: %w", pod, err)
+		return "", nil, fmt.Errorf("forward a port of the receiver's pod: %w", err)
 	}
-	finish := func() {
+	end = func() {
 		close(stop)
 		<-ended
 	}
 	ports, err := forwarder.GetPorts()
 	if err != nil {
-		finish()
-		return "", nil, fmt.Errorf("forward a port of pod %s: %w", pod, err)
+		end()
+		return "", nil, fmt.Errorf("forward a port of the receiver's pod: %w", err)
 	}
-	return fmt.Sprintf("http://127.0.0.1:%d", ports[0].Local), finish, nil
+	return fmt.Sprintf("http://127.0.0.1:%d", ports[0].Local), end, nil
 }

@@ -216,7 +216,7 @@ func (w *work) run(ctx, attempts context.Context) {
 		case <-timer.C:
 		case <-w.configNew:
 			w.configure()
-		case wish := <-w.Dispatcher.replays:
+		case wish := <-w.replays:
 			wish.taken, wish.err = w.replay(wish)
 			close(wish.done)
 		case <-ctx.Done():

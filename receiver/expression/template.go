@@ -54,7 +54,7 @@ func native(value ref.Val, depth int) (any, error) {
 	case types.Timestamp:
 		return value.Time.UTC().Format(time.RFC3339Nano), nil
 	case types.Duration:
-		return value.Duration.Seconds(), nil
+		return value.Seconds(), nil
 	case *object:
 		text, err := json.Marshal(value.json())
 		return json.RawMessage(text), err
