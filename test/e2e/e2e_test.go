@@ -129,6 +129,10 @@ func (s *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	if r.URL.Path == "/refuses" {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events[r.URL.Path] = append(s.events[r.URL.Path], e)
@@ -362,7 +366,9 @@ spec:
   version: Rest4
   filter: {expression: %q}
   credentials: {secretRef: {name: pbx}}
-  targets: [{name: echo, service: {name: echo, path: /filtered}, expression: event.call.talkSeconds > 10}]
+  targets:
+  - {name: echo, service: {name: echo, path: /filtered}, expression: event.call.talkSeconds > 10}
+  - {name: refuses, service: {name: echo, path: /refuses}, expression: event.call.talkSeconds > 12}
   journal: {embedded: {storage: {emptyDir: {}}}}
 `, c.namespace, expression), "apply", "-f", "-")
 	}
@@ -405,6 +411,25 @@ spec:
 	require.Equal(t, "1.6", arrived()[2])
 	status, _ := c.condition("filtered", "Ready")
 	require.Equal(t, "True", status, "events are still received and kept")
+
+	// the one that was refused is asked for by forwarding a port of the pod
+	binary := filepath.Join(t.TempDir(), "pbxhook")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/pbxhook")
+	build.Dir = testenv.Root()
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	pbxhook := func(args ...string) string {
+		out, err := exec.CommandContext(t.Context(), binary, append(args, "-n", c.namespace, "filtered")...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return string(out)
+	}
+	c.eventually("the dead letter is listed", func() bool {
+		letters := pbxhook("dead-letters", "-o", "json")
+		return strings.Contains(letters, `"callId": "1.6"`) && strings.Contains(letters, "400 from the target")
+	})
+	require.Contains(t, pbxhook("replay", "--call", "1.4", "--target", "echo"), "1 events to echo")
+	c.eventually("it comes again", func() bool { return len(arrived()) == 4 })
+	require.Equal(t, "1.4", arrived()[3])
 }
 
 // TestKubectlExplains: what `kubectl explain` and the printer columns show.
