@@ -97,6 +97,7 @@ type Dispatcher struct {
 	status  Status
 
 	replays chan *wish
+	ended   chan struct{} // closed when it delivers no more
 }
 
 // New makes the dispatcher of a target. Its cursor must have been opened, so that no event falls
@@ -104,7 +105,7 @@ type Dispatcher struct {
 func New(name string, j journal.Journal, log *slog.Logger, policy Policy, attempt Attempt) *Dispatcher {
 	return &Dispatcher{
 		name: name, journal: j, log: log.With("target", name),
-		policy: policy, attempt: attempt, changed: make(chan struct{}), replays: make(chan *wish),
+		policy: policy, attempt: attempt, changed: make(chan struct{}), replays: make(chan *wish), ended: make(chan struct{}),
 		status: Status{Name: name, Healthy: true},
 	}
 }
@@ -125,9 +126,10 @@ func (d *Dispatcher) Status() Status {
 	return d.status
 }
 
-// Run delivers until ctx ends. Then it starts no more attempts, waits for those under way, whose
+// Run delivers until ctx ends; once. Then it starts no more attempts, waits for those under way, whose
 // own context is attempts, writes the cursor and returns.
 func (d *Dispatcher) Run(ctx, attempts context.Context) error {
+	defer close(d.ended)
 	cursor, err := d.journal.OpenCursor(d.name)
 	if err != nil {
 		return fmt.Errorf("open the cursor of target %s: %w", d.name, err)

@@ -40,6 +40,8 @@ func (d *Dispatcher) Replay(ctx context.Context, id string, seqs journal.Ranges)
 	case d.replays <- w:
 		<-w.done
 		return w.taken, w.err
+	case <-d.ended:
+		return 0, fmt.Errorf("replay to target %s: it is not delivered to any more", d.name)
 	case <-ctx.Done():
 		return 0, fmt.Errorf("replay to target %s: %w", d.name, ctx.Err())
 	}

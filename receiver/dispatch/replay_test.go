@@ -130,6 +130,14 @@ func TestReplayIsBounded(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
+// TestReplayWaitsForNobodyWhoEnded: an end must not wait for somebody who asks.
+func TestReplayWaitsForNobodyWhoEnded(t *testing.T) {
+	b := newBench(t)
+	b.run()()
+	_, err := b.running.Replay(t.Context(), "r", journal.Ranges{{From: 1, To: 1}})
+	require.ErrorContains(t, err, "not delivered to any more")
+}
+
 func TestReplaysAreMarked(t *testing.T) {
 	b := newBench(t)
 	marks := make(chan string, 10)
