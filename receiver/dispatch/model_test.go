@@ -343,11 +343,33 @@ func (m *modelTarget) judge() {
 			}
 		}
 	}
+	if len(m.outages) == 0 && m.slow == 0 && m.flaky == 0 && m.policy.RateLimit == 0 && m.starts == 1 {
+		m.judgeCalm()
+	}
 	for i, o := range m.outages {
 		// five open the breaker, beside what is under way, and an answer from before the outage may close it
 		// once; then probes go after 1, 2, 4, 8, 15, 15… seconds; a process that starts begins anew
 		most := 20*(1+m.starts) + int(o.to.Sub(o.from)/(15*time.Second))
 		require.LessOrEqual(m.t, probes[i], most, "an outage of %s costs probes, not a storm", o.to.Sub(o.from))
+	}
+}
+
+// judgeCalm: where nothing but a poisoned call goes wrong, no other call waits for it, and its own attempts
+// keep their schedule.
+func (m *modelTarget) judgeCalm() {
+	last := map[uint64]time.Time{}
+	for _, try := range m.tries {
+		record, err := m.journal.Get(try.seq)
+		require.NoError(m.t, err)
+		before, tried := last[try.seq]
+		last[try.seq] = try.at
+		switch {
+		case try.replay:
+		case !tried && try.lane != m.poison:
+			require.WithinDuration(m.t, record.Request.ReceivedAt, try.at, time.Second, "event %d waits, though its call is well", try.seq)
+		case tried:
+			require.LessOrEqual(m.t, try.at.Sub(before), m.policy.MaxDelay+time.Second, "event %d is not tried again in time", try.seq)
+		}
 	}
 }
 
