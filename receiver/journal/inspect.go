@@ -36,7 +36,8 @@ type inspector struct {
 	pages    uint64 // below which all pages in use are
 	visit    func(bucket [][]byte, key, value []byte)
 	damage   []string
-	used     map[uint64]bool
+	used     []bool // by page
+	counted  uint64 // of used
 }
 
 // maxDamage is how many places of damage are named.
@@ -60,10 +61,14 @@ func inspect(name string, visit func(bucket [][]byte, key, value []byte)) (damag
 	if err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	in := &inspector{file: file, size: info.Size(), visit: visit, used: map[uint64]bool{0: true, 1: true}}
+	in := &inspector{file: file, size: info.Size(), visit: visit}
 	root, freelist, err := in.metas()
 	if err != nil {
 		return in.damage, err
+	}
+	in.used = make([]bool, in.pages)
+	for meta := range min(in.pages, 2) {
+		in.use(meta)
 	}
 	in.tree(root, nil, nil, nil)
 	in.free(freelist)
@@ -98,10 +103,21 @@ func (in *inspector) metas() (root, freelist uint64, err error) {
 	if !found || in.pageSize < 512 || in.pageSize > maxPageSize {
 		return 0, 0, fmt.Errorf("neither meta page can be read: this is no journal, or its beginning is lost")
 	}
-	if needed := int64(in.pages) * in.pageSize; in.pages > 1<<40 || needed > in.size {
-		in.damaged("the file ends at byte %d, its pages at %d", in.size, needed)
+	if there := uint64(in.size / in.pageSize); in.pages > there {
+		in.damaged("the file has %d pages, and should have %d", there, in.pages)
+		in.pages = there
 	}
 	return root, freelist, nil
+}
+
+// use notes that a page is used, and says whether it was not before.
+func (in *inspector) use(id uint64) bool {
+	if in.used[id] {
+		return false
+	}
+	in.used[id] = true
+	in.counted++
+	return true
 }
 
 // secondMeta is where the second meta page begins: the first one says how long a page is or, when it is
@@ -134,11 +150,10 @@ func (in *inspector) page(id uint64) (data []byte, ok bool) {
 		return nil, false
 	}
 	for i := id; i <= id+overflow; i++ {
-		if in.used[i] {
+		if !in.use(i) {
 			in.damaged("page %d is used twice", i)
 			return nil, false
 		}
-		in.used[i] = true
 	}
 	data = make([]byte, int64(overflow+1)*in.pageSize)
 	if _, err := io.ReadFull(io.NewSectionReader(in.file, at, int64(len(data))), data); err != nil {
@@ -250,13 +265,12 @@ func (in *inspector) free(id uint64) {
 	}
 	for i := range count {
 		free := binary.LittleEndian.Uint64(data[at+int(i)*8:])
-		if free >= in.pages || in.used[free] {
+		if free >= in.pages || !in.use(free) {
 			in.damaged("page %d is free and in use, or free twice, or is none", free)
 			return
 		}
-		in.used[free] = true
 	}
-	if uint64(len(in.used)) != in.pages {
-		in.damaged("%d of %d pages are neither free nor in use", in.pages-uint64(len(in.used)), in.pages)
+	if in.counted != in.pages {
+		in.damaged("%d of %d pages are neither free nor in use", in.pages-in.counted, in.pages)
 	}
 }
