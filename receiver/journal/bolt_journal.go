@@ -150,7 +150,7 @@ func (b *Bolt) DeadLetters(target string, after uint64, limit int) ([]DeadLetter
 		}
 		cursor := bucket.Cursor()
 		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(letters) < limit; key, data = cursor.Next() {
-			d, err := decodeLetter(seqOf(key), data)
+			d, err := decodeLetter(target, seqOf(key), data)
 			if err != nil {
 				return &DamagedError{File: b.file, Seq: seqOf(key), Err: fmt.Errorf("read a dead letter: %w", err)}
 			}

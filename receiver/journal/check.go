@@ -140,8 +140,11 @@ func (c *contents) take(bucket [][]byte, key, value []byte) (problem string) {
 		c.cursors[string(key)] = cursor
 		c.Targets = append(c.Targets, string(key))
 	case bucketDead:
-		if _, err := decodeLetter(seqOf(key), value); err != nil || len(bucket) != 2 {
-			return fmt.Sprintf("a dead letter, event %d: %v", seqOf(key), err)
+		if len(bucket) != 2 {
+			return fmt.Sprintf("a dead letter of no target, event %d", seqOf(key))
+		}
+		if _, err := decodeLetter(string(bucket[1]), seqOf(key), value); err != nil {
+			return fmt.Sprintf("a dead letter of target %q, event %d: %v", bucket[1], seqOf(key), err)
 		}
 		c.DeadLetters++
 	case bucketMeta:

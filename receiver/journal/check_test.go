@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -89,10 +90,9 @@ func TestFlippedBits(t *testing.T) {
 	require.NoError(t, j.Close())
 
 	random := rand.New(rand.NewPCG(1, 2))
-	const step = 200
 	file := filepath.Join(t.TempDir(), "flipped.db")
 	refused, whole := 0, 0
-	for at := 0; at < len(data); {
+	for _, at := range places(data, random) {
 		flipped := append([]byte{}, data...)
 		flipped[at] ^= 1 << random.IntN(8)
 		require.NoError(t, os.WriteFile(file, flipped, 0o600))
@@ -106,14 +106,34 @@ func TestFlippedBits(t *testing.T) {
 			whole++
 			requireWhole(t, j, file, want, at)
 		}
-		if page := at % os.Getpagesize(); page < 200 { // headers and elements
-			at += 1 + random.IntN(step/20)
-		} else {
-			at += 1 + random.IntN(2*step)
-		}
 	}
 	t.Logf("%d bits flipped: %d refused, %d in what is not used", refused+whole, refused, whole)
 	require.Greater(t, refused, 100)
+}
+
+// places are the bytes to change: those of names, many of the pages' headers, and some of all others.
+func places(data []byte, random *rand.Rand) (all []int) {
+	for at := 0; at < len(data); {
+		all = append(all, at)
+		if at%os.Getpagesize() < 200 { // headers and elements
+			at += 1 + random.IntN(10)
+		} else {
+			at += 1 + random.IntN(400)
+		}
+	}
+	for _, name := range []string{"crm", "lab", "events", "cursors", "dead-letters", "repeats", "meta", "counters"} {
+		for from := 0; ; {
+			found := bytes.Index(data[from:], []byte(name))
+			if found < 0 {
+				break
+			}
+			for i := range len(name) {
+				all = append(all, from+found+i)
+			}
+			from += found + 1
+		}
+	}
+	return all
 }
 
 // requireWhole shows that a journal is as it was, and can be written on.

@@ -229,14 +229,17 @@ type letter struct {
 	Time     time.Time `json:"time"`
 }
 
-func encodeLetter(d *DeadLetter) ([]byte, error) {
+// letterKey is what a dead letter's checksum covers beside it: whose it is, and of which event.
+func letterKey(target string, seq uint64) []byte { return append([]byte(target+"/"), keyOf(seq)...) }
+
+func encodeLetter(target string, d *DeadLetter) ([]byte, error) {
 	seq := d.Record.Seq
-	return seal(keyOf(seq), letter{Record: encode(seq, &d.Record), Reason: d.Reason, Attempts: d.Attempts, Status: d.Status, Reply: d.Reply, Time: d.Time})
+	return seal(letterKey(target, seq), letter{Record: encode(seq, &d.Record), Reason: d.Reason, Attempts: d.Attempts, Status: d.Status, Reply: d.Reply, Time: d.Time})
 }
 
-func decodeLetter(seq uint64, data []byte) (DeadLetter, error) {
+func decodeLetter(target string, seq uint64, data []byte) (DeadLetter, error) {
 	var l letter
-	if err := unseal(keyOf(seq), data, &l); err != nil {
+	if err := unseal(letterKey(target, seq), data, &l); err != nil {
 		return DeadLetter{}, err
 	}
 	record, err := decode(seq, l.Record)

@@ -114,7 +114,7 @@ func (t *transaction) bury(target string, dead []DeadLetter) error {
 		return fmt.Errorf("keep dead letters of target %s: %w", target, err)
 	}
 	for i := range dead {
-		data, err := encodeLetter(&dead[i])
+		data, err := encodeLetter(target, &dead[i])
 		if err != nil {
 			return fmt.Errorf("keep a dead letter of target %s: %w", target, err)
 		}
@@ -151,7 +151,7 @@ func (t *transaction) exhume(target string, bucket *bbolt.Bucket) error {
 	cursor := bucket.Cursor()
 	for key, data := cursor.First(); key != nil; key, data = cursor.First() {
 		var l letter
-		if err := unseal(key, data, &l); excess <= 0 && (err != nil || t.now.Sub(l.Time) < deadLetterAge) {
+		if err := unseal(letterKey(target, seqOf(key)), data, &l); excess <= 0 && (err != nil || t.now.Sub(l.Time) < deadLetterAge) {
 			return nil
 		}
 		if err := bucket.Delete(key); err != nil {
