@@ -13,6 +13,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
+	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/receiver/provider"
 	"github.com/pbxhook/pbxhook/receiver/render"
@@ -67,7 +68,8 @@ func (r *Receiver) DeadLetters(id admin.Webhook, s admin.Selection, limit int) (
 	}
 	letters := []admin.DeadLetter{}
 	err = w.letters(s, func(target string, d journal.DeadLetter) bool {
-		letters = append(letters, w.letter(target, &d))
+		letter, _ := w.letter(target, &d)
+		letters = append(letters, letter)
 		return len(letters) < limit
 	})
 	return letters, err
@@ -110,7 +112,8 @@ func selects(s admin.Selection, h journal.Head) bool {
 	return true
 }
 
-func (w *webhook) letter(target string, d *journal.DeadLetter) admin.DeadLetter {
+// letter describes a dead letter, and decodes its event anew.
+func (w *webhook) letter(target string, d *journal.DeadLetter) (admin.DeadLetter, event.Event) {
 	w.mu.Lock()
 	p := w.plan
 	w.mu.Unlock()
@@ -118,31 +121,28 @@ func (w *webhook) letter(target string, d *journal.DeadLetter) admin.DeadLetter 
 	return admin.DeadLetter{
 		ID: d.Record.ID, CallID: e.CallID(), Target: target, Attempts: d.Attempts, Status: d.Status,
 		Reason: d.Reason, Time: d.Time, Webhook: w.namespace + "/" + w.name,
-	}
+	}, e
 }
 
 // DeadLetter implements admin.Service.
-func (r *Receiver) DeadLetter(id admin.Webhook, target, event string) (letter admin.DeadLetter, err error) {
+func (r *Receiver) DeadLetter(id admin.Webhook, target, eventID string) (letter admin.DeadLetter, err error) {
 	w, err := r.find(id)
 	if err != nil {
 		return letter, err
 	}
 	found := false
-	err = w.letters(admin.Selection{Target: target, Event: event}, func(target string, d journal.DeadLetter) bool {
+	err = w.letters(admin.Selection{Target: target, Event: eventID}, func(target string, d journal.DeadLetter) bool {
+		var e event.Event
 		found = true
-		letter = w.letter(target, &d)
+		letter, e = w.letter(target, &d)
 		letter.Reply = d.Reply
-		w.mu.Lock()
-		p := w.plan
-		w.mu.Unlock()
-		e := provider.Decode(p.manifest.Spec.Provider, &d.Record.Request, p.ingest.Settings)
 		if ce, err := render.CloudEvent(render.Source(w.namespace, w.name), &d.Record, &e); err == nil {
 			letter.Event, _ = json.Marshal(ce) // shown where it can be
 		}
 		return false
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("%w: target %s has no dead letter %s", admin.ErrNotFound, target, event)
+		err = fmt.Errorf("%w: target %s has no dead letter %s", admin.ErrNotFound, target, eventID)
 	}
 	return letter, err
 }
