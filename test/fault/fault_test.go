@@ -514,7 +514,7 @@ func TestATargetThatTalksNonsense(t *testing.T) {
 			case 1:
 				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort")
 			case 2:
-				_, _ = io.WriteString(c, "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
+				_, _ = io.WriteString(c, "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
 			}
 			_ = c.Close() // early
 		}
@@ -537,4 +537,29 @@ func TestATargetThatTalksNonsense(t *testing.T) {
 			require.Greater(t, numbers[i], numbers[i-1], call)
 		}
 	}
+}
+
+// TestASlowTarget holds the connection of one call open and never answers it; the others come, and the one
+// too when the target is mended.
+func TestASlowTarget(t *testing.T) {
+	s := newSetup(t, quick)
+	release := make(chan struct{})
+	k := s.listen(func(call string, _ int) int {
+		if call == "slow" {
+			<-release
+		}
+		return http.StatusOK
+	})
+	s.start()
+	accepted := &taken{}
+	for n := range 200 {
+		for _, call := range []string{"slow", fmt.Sprint("call", n%10)} {
+			require.Equal(t, http.StatusAccepted, s.send(call, n))
+			accepted.add(call, n)
+		}
+	}
+	require.Eventually(t, func() bool { return k.missing(accepted) == 200 }, patience, 10*time.Millisecond, "all but the slow call come")
+	close(release)
+	repeats := k.requireAll(t, accepted)
+	t.Logf("%d requests of the slow call were answered after the receiver had given them up, and came again", repeats)
 }
