@@ -116,9 +116,9 @@ func places(data []byte, random *rand.Rand) (all []int) {
 	for at := 0; at < len(data); {
 		all = append(all, at)
 		if at%os.Getpagesize() < 200 { // headers and elements
-			at += 1 + random.IntN(10)
+			at += 1 + random.IntN(24)
 		} else {
-			at += 1 + random.IntN(400)
+			at += 1 + random.IntN(900)
 		}
 	}
 	for _, name := range []string{"crm", "lab", "events", "cursors", "dead-letters", "repeats", "meta", "counters"} {

@@ -185,7 +185,7 @@ func (in *inspector) node(where string, data []byte, bucket [][]byte, low, high 
 	for i := range count {
 		element := pageHeader + i*leafElement
 		key, rest, ok := in.key(data, element, kind)
-		if !ok || (i > 0 || low != nil) && bytes.Compare(key, previous) < 0 || i > 0 && bytes.Equal(key, previous) || high != nil && bytes.Compare(key, high) >= 0 {
+		if !ok || !inPlace(key, previous, high, i > 0) {
 			in.damaged("%s: entry %d is not in its place", where, i)
 			return
 		}
@@ -202,6 +202,13 @@ func (in *inspector) node(where string, data []byte, bucket [][]byte, low, high 
 		}
 		in.tree(binary.LittleEndian.Uint64(data[element+8:]), bucket, key, next)
 	}
+}
+
+// inPlace is whether a key follows the one before it and lies before the bound. The first key of a page
+// may be the bound that its parent gives.
+func inPlace(key, previous, high []byte, after bool) bool {
+	order := bytes.Compare(key, previous)
+	return len(key) > 0 && (order > 0 || order == 0 && !after) && (high == nil || bytes.Compare(key, high) < 0)
 }
 
 // key reads the key of an element; rest is what follows it on the page.
