@@ -449,9 +449,9 @@ func TestJournal(t *testing.T) {
 
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	at := bytes.Index(text, []byte("application/json")) // in the first event that stands there
-	require.Positive(t, at)
-	text[at] ^= 1
+	recording := regexp.MustCompile(`\.3\.mp3`) // of one event, also in pages that are free by now
+	require.True(t, recording.Match(text))
+	text = recording.ReplaceAll(text, []byte(".3.mp4"))
 	require.NoError(t, os.WriteFile(file, text, 0o600))
 	out, err = run(t, "", "journal", "check", file)
 	require.ErrorContains(t, err, "pbxhook journal repair")

@@ -179,10 +179,9 @@ func TestRepair(t *testing.T) {
 
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
-	for _, id := range []string{"e102\x12", "e115\x12"} { // of the records, and not of the repeats
-		at := strings.Index(string(data), id)
-		require.Positive(t, at)
-		data[at] ^= 1
+	for _, id := range []string{"e102\x12", "e115\x12"} { // of the records, and not of the repeats; also in pages that are free by now
+		require.True(t, bytes.Contains(data, []byte(id)))
+		data = bytes.ReplaceAll(data, []byte(id), []byte("d"+id[1:]))
 	}
 	require.NoError(t, os.WriteFile(file, data, 0o600))
 	report, err = journal.Check(file)
