@@ -1,0 +1,429 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/pbxhook/pbxhook/receiver/journal"
+)
+
+const (
+	maxQueued     = 1_000_000              // events a target may have in lanes; then the reader waits
+	readBatch     = 1_000                  // events read from the journal at once
+	flushInterval = 200 * time.Millisecond // between two writes of a cursor
+	maxUnflushed  = 100                    // dead letters that wait for such a write
+	readPause     = time.Second            // after a reading that failed
+	failingAfter  = 5                      // attempts without a success that make a target unhealthy
+)
+
+// work is the state of a running dispatcher. Its goroutine alone touches it.
+type work struct {
+	*Dispatcher
+	progress  *progress
+	lanes     map[string]*lane
+	ready     queue   // lanes whose head may be tried
+	waiting   waiting // lanes whose head must wait, soonest first
+	queued    int     // events in lanes
+	inFlight  int
+	read      uint64    // all up to it are in lanes or done
+	more      bool      // the journal may hold more than was read
+	readAgain time.Time // after a failed reading, or zero
+	results   chan result
+	breaker   breaker
+	limiter   *rate.Limiter
+	failures  int // attempts since the last success
+	lastErr   string
+	flushed   time.Time
+	dead      []journal.DeadLetter // not yet written
+	revived   []uint64             // dead letters that were delivered after all, not yet forgotten
+
+	now       Policy
+	try       Attempt
+	configNew <-chan struct{}
+}
+
+// lane is a run of events that go out one after the other.
+type lane struct {
+	key      string
+	seqs     []uint64 // waiting, the head first
+	failures int      // attempts of the head that failed, for the delay
+	answered int32    // attempts of the head that the target answered
+	last     Outcome  // of the head's last attempt
+	due      time.Time
+	blamed   bool // it waits because the target as a whole was unavailable
+}
+
+type result struct {
+	lane    *lane
+	record  journal.Record
+	outcome Outcome
+}
+
+func (w *work) configure() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now, w.try, w.configNew = w.policy, w.attempt, w.changed
+	w.limiter = nil
+	if w.now.RateLimit > 0 {
+		w.limiter = rate.NewLimiter(w.now.RateLimit, max(w.now.Burst, 1))
+	}
+}
+
+func (w *work) run(ctx, attempts context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	appended := w.journal.Appended() // before reading, so that nothing slips in between
+	w.more = true
+	for ctx.Err() == nil {
+		w.fill()
+		w.start(attempts)
+		w.report()
+		timer.Reset(time.Until(w.wake()))
+		select {
+		case r := <-w.results:
+			w.settle(r)
+		case <-appended:
+			appended, w.more = w.journal.Appended(), true
+		case <-timer.C:
+		case <-w.configNew:
+			w.configure()
+		case wish := <-w.replays:
+			wish.taken, wish.err = w.replay(wish)
+			close(wish.done)
+		case <-ctx.Done():
+		}
+		w.flushWhenDue()
+	}
+	for w.inFlight > 0 {
+		w.settle(<-w.results)
+	}
+	w.report()
+}
+
+// fill reads events from the journal into lanes, while there is room for them.
+func (w *work) fill() {
+	if !w.readAgain.IsZero() && !time.Now().Before(w.readAgain) {
+		w.more, w.readAgain = true, time.Time{}
+	}
+	for w.mayRead() {
+		entries, err := w.journal.Entries(w.read, readBatch)
+		if err != nil {
+			w.lastErr = err.Error()
+			w.log.Error("cannot read the journal", "error", err)
+			w.more, w.readAgain = false, time.Now().Add(readPause)
+			return
+		}
+		w.more, w.readAgain = len(entries) == readBatch, time.Time{}
+		for _, entry := range entries {
+			w.progress.skip(w.read+1, entry.Seq-1) // not kept any more, so done
+			w.read = entry.Seq
+			if !w.progress.has(entry.Seq) {
+				w.enqueue(entry)
+			}
+		}
+	}
+}
+
+// mayRead is whether there is more in the journal, and room for it in lanes.
+func (w *work) mayRead() bool {
+	return w.more && w.queued < maxQueued && len(w.ready) < readBatch
+}
+
+func (w *work) enqueue(entry journal.Entry) {
+	key := entry.Lane
+	if key == "" || !w.now.PerCall {
+		key = fmt.Sprintf("event:%d", entry.Seq)
+	}
+	l := w.lanes[key]
+	if l == nil {
+		l = &lane{key: key}
+		w.lanes[key] = l
+		w.ready.push(l)
+	}
+	l.seqs = append(l.seqs, entry.Seq)
+	w.queued++
+	if len(l.seqs) == 1 {
+		l.answered = w.progress.attempts[entry.Seq]
+	}
+}
+
+// start starts as many attempts as may be under way.
+func (w *work) start(attempts context.Context) {
+	for l := w.waiting.due(time.Now()); l != nil; l = w.waiting.due(time.Now()) {
+		w.ready.push(l)
+	}
+	for w.mayStart(time.Now()) {
+		l := w.ready.pop()
+		w.inFlight++
+		job := job{seq: l.seqs[0], try: w.try, policy: w.now}
+		if r := w.progress.replay(job.seq); r != nil {
+			job.replay, job.replayedAt = r.ID, r.At
+		}
+		go func() {
+			record, outcome := w.once(attempts, job)
+			w.results <- result{lane: l, record: record, outcome: outcome}
+		}()
+	}
+}
+
+// hasTurn is whether there is a lane to try and room to try it in; time alone may still forbid it.
+func (w *work) hasTurn() bool {
+	return len(w.ready) > 0 && w.now.Problem == "" && w.inFlight < w.now.Concurrency && (!w.breaker.open || w.inFlight == 0)
+}
+
+func (w *work) mayStart(now time.Time) bool {
+	if !w.hasTurn() || w.breaker.open && now.Before(w.breaker.probe) {
+		return false
+	}
+	return w.limiter == nil || w.limiter.AllowN(now, 1)
+}
+
+// mayStartAt is when breaker and rate limit let the next attempt go.
+func (w *work) mayStartAt(now time.Time) time.Time {
+	at := now
+	if w.breaker.open && w.breaker.probe.After(at) {
+		at = w.breaker.probe
+	}
+	if w.limiter == nil {
+		return at
+	}
+	reservation := w.limiter.ReserveN(now, 1)
+	defer reservation.CancelAt(now)
+	if free := now.Add(reservation.DelayFrom(now)); free.After(at) {
+		at = free
+	}
+	return at
+}
+
+// wake is when there is something to do though nothing happens.
+func (w *work) wake() time.Time {
+	now := time.Now()
+	wake := now.Add(time.Minute)
+	earliest := func(t time.Time) {
+		if t.Before(wake) {
+			wake = t
+		}
+	}
+	if len(w.waiting) > 0 {
+		earliest(w.waiting[0].due)
+	}
+	if w.hasTurn() {
+		earliest(w.mayStartAt(now))
+	}
+	if !w.readAgain.IsZero() {
+		earliest(w.readAgain)
+	}
+	if w.progress.dirty {
+		earliest(w.flushed.Add(flushInterval))
+	}
+	if w.mayRead() {
+		earliest(now)
+	}
+	return wake
+}
+
+// job is one attempt to make.
+type job struct {
+	seq        uint64
+	try        Attempt
+	policy     Policy
+	replay     string // its id, or empty
+	replayedAt time.Time
+}
+
+// once makes one attempt. An event that is too old is given up without one; what is replayed is as old
+// as the wish.
+func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
+	record, err := w.record(j.seq, j.replay != "")
+	record.Replay = j.replay
+	since := record.Request.ReceivedAt
+	if j.replay != "" {
+		since = j.replayedAt
+	}
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		return journal.Record{Seq: j.seq}, Outcome{Result: Unwanted}
+	case err != nil:
+		return journal.Record{Seq: j.seq}, Outcome{Result: Retry, Reason: err.Error()}
+	case time.Since(since) >= j.policy.MaxAge:
+		return record, Outcome{Result: Refused, Reason: fmt.Sprintf("older than retry.maxAge (%s)", j.policy.MaxAge)}
+	}
+	return record, j.try(ctx, record)
+}
+
+// settle takes in what came of an attempt.
+func (w *work) settle(r result) {
+	w.inFlight--
+	l, outcome := r.lane, r.outcome
+	if outcome.Result != Delivered && outcome.Reason != "" {
+		w.lastErr = outcome.Reason
+	}
+	w.judge(outcome)
+	switch outcome.Result {
+	case Delivered:
+		w.progress.delivered(time.Now())
+		if r.record.Replay != "" { // it may have been a dead letter
+			w.revived = append(w.revived, r.record.Seq)
+		}
+		w.next(l)
+	case Unwanted:
+		w.next(l)
+	case Refused:
+		if !outcome.Answered && l.last.Reason != "" { // too old: what it waited for says more
+			outcome.Reason += "; the last attempt: " + l.last.Reason
+			r.outcome.Status = l.last.Status
+		}
+		w.giveUp(r, outcome.Reason)
+	case Retry:
+		w.again(r)
+	}
+}
+
+// judge tells the breaker, and counts towards the target's health.
+func (w *work) judge(outcome Outcome) {
+	switch {
+	case outcome.Unavailable:
+		w.failures++
+		if opened := w.breaker.failed(time.Now(), min(outcome.RetryAfter, w.now.MaxDelay)); opened {
+			w.log.Warn("target is unavailable, pausing", "reason", outcome.Reason)
+			w.release() // who waited for a delay now waits for the breaker
+		}
+	case outcome.Answered:
+		if outcome.Result == Delivered {
+			w.failures = 0
+		} else {
+			w.failures++
+		}
+		if closed := w.breaker.answered(); closed {
+			w.log.Info("target answers again")
+			w.release()
+		}
+	}
+}
+
+// release lets the lanes go that wait because the target was unavailable.
+func (w *work) release() {
+	for _, l := range w.waiting.blamed() {
+		w.ready.push(l)
+	}
+}
+
+// next moves a lane on after its head is done.
+func (w *work) next(l *lane) {
+	w.progress.done(l.seqs[0])
+	w.queued--
+	l.seqs = l.seqs[1:]
+	l.failures, l.answered, l.blamed, l.last = 0, 0, false, Outcome{}
+	if len(l.seqs) == 0 {
+		delete(w.lanes, l.key)
+		return
+	}
+	l.answered = w.progress.attempts[l.seqs[0]]
+	w.ready.push(l)
+}
+
+func (w *work) giveUp(r result, reason string) {
+	answered := r.lane.answered
+	if r.outcome.Answered {
+		answered++
+	}
+	w.dead = append(w.dead, journal.DeadLetter{
+		Record: r.record, Reason: reason, Attempts: answered, Status: r.outcome.Status, Reply: r.outcome.Reply, Time: time.Now().UTC(),
+	})
+	w.log.Warn("event became a dead letter", "id", r.record.ID, "type", r.record.Type, "reason", reason)
+	w.progress.deadLettered()
+	w.next(r.lane)
+}
+
+// again lets the head of a lane wait for its next attempt, or gives it up.
+func (w *work) again(r result) {
+	l := r.lane
+	l.failures++
+	l.last = r.outcome
+	l.last.Reply = "" // memory for as long as it waits
+	if r.outcome.Answered {
+		l.answered++
+		w.progress.attempted(l.seqs[0], l.answered)
+		if w.now.MaxAttempts > 0 && l.answered >= w.now.MaxAttempts {
+			l.answered-- // giveUp counts this attempt itself
+			w.giveUp(r, fmt.Sprintf("after %d attempts: %s", w.now.MaxAttempts, r.outcome.Reason))
+			return
+		}
+	}
+	l.blamed = r.outcome.Unavailable
+	if l.blamed && w.breaker.open {
+		w.ready.push(l) // its turn comes with a probe or with the breaker's closing
+		return
+	}
+	delay := backoff(w.now, l.failures)
+	if r.outcome.RetryAfter > 0 {
+		delay = min(r.outcome.RetryAfter, w.now.MaxDelay)
+	}
+	l.due = time.Now().Add(delay)
+	if expiry := r.record.Request.ReceivedAt.Add(w.now.MaxAge); r.record.Replay == "" && !r.record.Request.ReceivedAt.IsZero() && l.due.After(expiry) {
+		l.due = expiry
+	}
+	w.waiting.add(l)
+}
+
+// backoff is exponential with full jitter: drawn between 0 and a bound that doubles.
+func backoff(policy Policy, failures int) time.Duration {
+	bound := policy.MaxDelay
+	if shift := failures - 1; shift < 32 {
+		if d := policy.InitialDelay << shift; d > 0 && d < bound {
+			bound = d
+		}
+	}
+	return time.Duration(rand.Int64N(int64(bound) + 1))
+}
+
+func (w *work) flushWhenDue() {
+	if w.progress.dirty && (time.Since(w.flushed) >= flushInterval || len(w.dead) >= maxUnflushed) {
+		if err := w.flush(); err != nil {
+			w.log.Error("cannot write the cursor; events may be delivered again after a restart", "error", err)
+		}
+	}
+}
+
+// flush writes the cursor and, in one go with it, dead letters.
+func (w *work) flush() error {
+	if !w.progress.dirty {
+		return nil
+	}
+	w.flushed = time.Now() // also when it fails: not in a loop
+	if err := w.journal.SaveCursor(w.name, w.progress.cursor(), w.dead, w.revived); err != nil {
+		w.lastErr = err.Error()
+		return fmt.Errorf("write the cursor of target %s: %w", w.name, err)
+	}
+	w.progress.dirty = false
+	w.dead, w.revived = nil, nil
+	return nil
+}
+
+// report makes the status that others see.
+func (w *work) report() {
+	s := Status{
+		Name: w.name, Pending: w.progress.pending(w.journal.State().LastSeq),
+		Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
+		LastDelivery: w.progress.count.LastDelivery, BreakerOpen: w.breaker.open,
+		Healthy: true,
+	}
+	switch {
+	case w.now.Problem != "":
+		s.Healthy, s.LastError = false, w.now.Problem
+	case w.queued >= maxQueued:
+		s.Healthy, s.LastError = false, fmt.Sprintf("%d events wait, more are not read before some are delivered: %s", w.queued, w.lastErr)
+	case w.breaker.open || w.failures >= failingAfter:
+		s.Healthy, s.LastError = false, w.lastErr
+	case w.now.Warning != "":
+		s.Healthy, s.LastError = false, w.now.Warning
+	}
+	w.mu.Lock()
+	w.status = s
+	w.mu.Unlock()
+}
