@@ -37,6 +37,7 @@ generate: ## what is generated from the types and markers
 	$(TOOL) controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
 	$(TOOL) controller-gen crd:maxDescLen=400 paths=./api/... output:crd:dir=config/crd
 	$(TOOL) controller-gen rbac:roleName=pbxhook-operator paths=./controllers/... paths=./cmd/operator/... output:rbac:dir=config/rbac
+	hack/chart-files
 
 .PHONY: verify
 verify: ## generated files up to date, format, vet, lint

@@ -6,82 +6,61 @@ import (
 	"fmt"
 	"reflect"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
-	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
 )
 
-func (r *Reconciler) applyService(ctx context.Context, w *v1alpha1.PBXWebhook) error {
-	live := &corev1.Service{}
-	return r.apply(ctx, w, live, render.Service(w), func() (any, error) { return corev1ac.ExtractService(live, FieldOwner) })
-}
-
-func (r *Reconciler) applyClaim(ctx context.Context, w *v1alpha1.PBXWebhook) error {
-	live := &corev1.PersistentVolumeClaim{}
-	return r.apply(ctx, w, live, render.Claim(w), func() (any, error) { return corev1ac.ExtractPersistentVolumeClaim(live, FieldOwner) })
-}
-
-func (r *Reconciler) applyDeployment(ctx context.Context, w *v1alpha1.PBXWebhook) error {
-	desired, err := render.Deployment(w, r.Receiver)
-	if err != nil {
-		return &stalledError{reason: v1alpha1.ReasonInvalidSpec, message: err.Error()}
+// apply makes a child what it should be, if it is not. What the operator owns of the live object must
+// be what it wants to own, and every list that it wants must have nothing else in it. So nothing is
+// written when nothing differs, also after a restart, and what somebody edited or deleted is restored.
+// A child that is not wanted any more is deleted.
+func (r *Reconciler) apply(ctx context.Context, w *v1alpha1.PBXWebhook, c *child) (written bool, err error) {
+	if c.desired == nil {
+		return r.prune(ctx, w, c.live)
 	}
-	live := &appsv1.Deployment{}
-	return r.apply(ctx, w, live, desired, func() (any, error) { return appsv1ac.ExtractDeployment(live, FieldOwner) })
-}
-
-// apply makes a child what it should be, if it is not. What the operator owns of the live object,
-// which owned extracts from it, must be what it wants to own, and every list that it wants must have
-// nothing else in it. So nothing is written when nothing differs, also after a restart, and what
-// somebody edited or deleted is restored.
-func (r *Reconciler) apply(ctx context.Context, w *v1alpha1.PBXWebhook, live client.Object, desired runtime.ApplyConfiguration, owned func() (any, error)) error {
-	found, err := r.find(ctx, w, live)
+	found, err := r.find(ctx, w, c.live)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !found {
-		return r.write(ctx, w, desired)
+		return true, r.write(ctx, w, c.desired)
 	}
-	extracted, err := owned()
+	same, alone, err := c.compare()
 	if err != nil {
-		return fmt.Errorf("read what is owned of %s: %w", live.GetName(), err)
+		return false, fmt.Errorf("compare with what is there: %w", err)
 	}
-	want, err := asTyped(live, desired)
-	if err != nil {
-		return err
-	}
-	have, err := asTyped(live, extracted)
-	if err != nil {
-		return err
-	}
-	alone, err := covers(want, live)
-	if err != nil {
-		return err
-	}
-	if alone && equality.Semantic.DeepEqual(have, want) {
-		return nil
+	if same && alone {
+		return false, nil
 	}
 	if !alone {
 		// a merge patch replaces lists as a whole; server-side apply would leave what others added
-		patch, err := json.Marshal(desired)
+		patch, err := json.Marshal(c.desired)
 		if err != nil {
-			return fmt.Errorf("write %s: %w", live.GetName(), err)
+			return false, fmt.Errorf("write %s: %w", c.live.GetName(), err)
 		}
-		if err := r.Patch(ctx, live, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldOwner)); err != nil {
-			return err
+		if err := r.Patch(ctx, c.live, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldOwner)); err != nil {
+			return false, err
 		}
 	}
-	return r.write(ctx, w, desired)
+	return true, r.write(ctx, w, c.desired)
+}
+
+// prune deletes a child that was wanted once. What is not the webhook's stays.
+func (r *Reconciler) prune(ctx context.Context, w *v1alpha1.PBXWebhook, live client.Object) (deleted bool, err error) {
+	err = r.Get(ctx, childKey(w), live)
+	if err != nil || !metav1.IsControlledBy(live, w) || live.GetDeletionTimestamp() != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	uid := live.GetUID()
+	return true, client.IgnoreNotFound(r.Delete(ctx, live, client.Preconditions{UID: &uid}))
 }
 
 // write applies an object. What the API server finds invalid, or forbids (a claim that its class does
@@ -97,10 +76,9 @@ func (r *Reconciler) write(ctx context.Context, w *v1alpha1.PBXWebhook, desired 
 // find reads a child, and refuses one that the operator did not make. What the cache does not hold
 // is looked for in the API server: the cache has labelled objects alone.
 func (r *Reconciler) find(ctx context.Context, w *v1alpha1.PBXWebhook, live client.Object) (found bool, err error) {
-	key := types.NamespacedName{Namespace: w.Namespace, Name: render.Name(w.Name)}
-	err = r.Get(ctx, key, live)
+	err = r.Get(ctx, childKey(w), live)
 	if apierrors.IsNotFound(err) {
-		err = r.Live.Get(ctx, key, live)
+		err = r.Live.Get(ctx, childKey(w), live)
 	}
 	if apierrors.IsNotFound(err) {
 		return false, nil
@@ -133,17 +111,37 @@ func isClaim(o client.Object) bool {
 	return ok
 }
 
+// kindOf is an object's kind, which typed objects mostly do not carry.
 func kindOf(o client.Object) string {
-	switch o.(type) {
-	case *corev1.PersistentVolumeClaim:
-		return "PersistentVolumeClaim"
-	case *corev1.Service:
-		return "Service"
-	case *appsv1.Deployment:
-		return "Deployment"
-	default:
-		return "Secret"
+	if kind := o.GetObjectKind().GroupVersionKind().Kind; kind != "" {
+		return kind
 	}
+	return reflect.TypeOf(o).Elem().Name()
+}
+
+// compare is whether what the operator owns of the live object is what it wants to own, and whether
+// nobody added to its lists.
+func (c *child) compare() (same, alone bool, err error) {
+	want, err := asTyped(c.live, c.desired)
+	if err != nil {
+		return false, false, err
+	}
+	alone, err = covers(want, c.live)
+	if err != nil {
+		return false, false, err
+	}
+	if c.owned == nil { // a kind without an extractor: its fields never go, so that to cover them is enough
+		return true, alone, nil
+	}
+	extracted, err := c.owned()
+	if err != nil {
+		return false, false, fmt.Errorf("read what is owned of %s: %w", c.live.GetName(), err)
+	}
+	have, err := asTyped(c.live, extracted)
+	if err != nil {
+		return false, false, err
+	}
+	return equality.Semantic.DeepEqual(have, want), alone, nil
 }
 
 // asTyped reads what is written of an object as its own type, in which 1Gi and 1024Mi are the same.

@@ -23,9 +23,10 @@ import (
 type configuration struct {
 	hash    string
 	written bool // by this pass
-	// credentials says why the PBX's credentials do not resolve, and references why those of targets
-	// do not; nil when they do.
+	// credentials says why the PBX's credentials do not resolve, certificate why the receiver's
+	// certificate does not, and references why those of targets do not; nil when they do.
 	credentials *missing
+	certificate *missing
 	references  []missing
 }
 
@@ -199,29 +200,36 @@ func (r *Reconciler) resolve(ctx context.Context, w *v1alpha1.PBXWebhook, own *c
 	for _, ref := range w.Spec.References() {
 		source := render.Source(ref.Kind, ref.Name)
 		data, exists := values[source]
-		problem := errors.New("does not exist")
-		reason := v1alpha1.ReasonSecretNotFound
-		if exists {
-			problem, reason = ref.Check(data), v1alpha1.ReasonKeyNotFound
-		}
-		if problem == nil {
+		if exists && ref.Check(data) == nil {
 			continue
 		}
-		m := missing{reason: reason, message: fmt.Sprintf("%s: %v", ref.Field, problem)}
-		if !exists {
-			m.message = fmt.Sprintf("%s: %s %s does not exist in namespace %s", ref.Field, ref.Kind, ref.Name, w.Namespace)
+		m := missing{reason: v1alpha1.ReasonSecretNotFound, message: fmt.Sprintf("%s: %s %s does not exist in namespace %s", ref.Field, ref.Kind, ref.Name, w.Namespace)}
+		if exists {
+			m = whatIsMissing(&ref, data)
 		}
 		if old := lastGood[source]; ref.Check(old) == nil {
 			m.lastGood = true
 			values[source] = keep(values[source], old, ref.All())
 		}
-		if ref.Credentials() {
+		switch {
+		case ref.Credentials():
 			c.credentials = &m
-		} else {
+		case ref.TLS():
+			c.certificate = &m
+		default:
 			c.references = append(c.references, m)
 		}
 	}
 	return values, c, nil
+}
+
+func whatIsMissing(ref *v1alpha1.Reference, data map[string][]byte) missing {
+	problem := ref.Check(data)
+	reason := v1alpha1.ReasonInvalidValue
+	if key := (*v1alpha1.MissingKeyError)(nil); errors.As(problem, &key) {
+		reason = v1alpha1.ReasonKeyNotFound
+	}
+	return missing{reason: reason, message: fmt.Sprintf("%s: %v", ref.Field, problem)}
 }
 
 // keep puts earlier values in the place of those of some keys.

@@ -8,10 +8,11 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pbxhook/pbxhook/api/statusz"
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
@@ -23,7 +24,7 @@ const (
 	maxReport  = 1 << 20 // bytes of a receiver's answer
 )
 
-// Asker asks the receiver at an address, of a pod or a Service, how it fares.
+// Asker asks the receiver of a pod how it fares.
 type Asker func(ctx context.Context, ip string) (*statusz.Report, error)
 
 // receivers is what the receivers of a webhook said.
@@ -34,12 +35,50 @@ type receivers struct {
 	unreachable int
 	unrouted    bool   // the Service does not lead to a receiver, though one is available
 	refused     string // why one cannot use the configuration
+	pending     int64  // events that some target does not have yet
 	report      *statusz.Webhook
 }
 
-// ask asks the available receivers; a pod on its way out does not count.
+// askReceivers asks the receivers that there are how they fare.
+func (r *Reconciler) askReceivers(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) error {
+	pods := &corev1.PodList{}
+	if err := r.List(ctx, pods, client.InNamespace(w.Namespace), client.MatchingLabels(render.Selector(w))); err != nil {
+		return fmt.Errorf("list receiver pods: %w", err)
+	}
+	seen.pods = pods.Items
+	seen.receivers = r.ask(ctx, seen.configuration.hash, seen.pods)
+	seen.draining = !render.Enabled(w) && render.Volatile(w) && r.Ask != nil && holdsEvents(seen)
+	return nil
+}
+
+// holdsEvents is whether a receiver of a disabled webhook has, or may have, something to deliver. One
+// that says that it has nothing, under a configuration by which it takes nothing, has nothing.
+func holdsEvents(seen *observation) bool {
+	var ran int
+	for i := range seen.pods {
+		if seen.pods[i].DeletionTimestamp == nil && hasRun(&seen.pods[i]) {
+			ran++
+		}
+	}
+	answered := seen.receivers.available - seen.receivers.unreachable - len(seen.receivers.behind)
+	return ran > answered || seen.receivers.pending > 0
+}
+
+// hasRun is whether a pod's container was ever started.
+func hasRun(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.ContainerStatuses {
+		if c.State.Running != nil || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil {
+			return true
+		}
+	}
+	return isReady(pod)
+}
+
+// ask asks the available receivers, all at a time; a pod on its way out does not count.
 func (r *Reconciler) ask(ctx context.Context, hash string, pods []corev1.Pod) receivers {
 	answers := receivers{polled: r.Ask != nil, behind: map[string]bool{}}
+	var asked sync.WaitGroup
+	reports := make([]*statusz.Report, len(pods))
 	for i := range pods {
 		pod := &pods[i]
 		if pod.DeletionTimestamp != nil || !isReady(pod) {
@@ -49,32 +88,61 @@ func (r *Reconciler) ask(ctx context.Context, hash string, pods []corev1.Pod) re
 		if r.Ask == nil {
 			continue
 		}
-		report, err := r.Ask(ctx, pod.Status.PodIP)
-		if err != nil {
-			answers.unreachable++
-			continue
-		}
-		if report.ConfigHash != hash {
-			answers.behind[pod.Name] = true
-		}
-		if report.RefusedHash == hash {
-			answers.refused = report.RefusedReason
-		}
-		if len(report.Webhooks) == 1 {
-			answers.report = &report.Webhooks[0]
+		asked.Go(func() {
+			if report, err := r.Ask(ctx, pod.Status.PodIP); err == nil {
+				reports[i] = report
+			}
+		})
+	}
+	asked.Wait()
+	if r.Ask == nil {
+		return answers
+	}
+	answers.unreachable = answers.available
+	for i, report := range reports {
+		if report != nil {
+			answers.unreachable--
+			answers.take(report, hash, pods[i].Name)
 		}
 	}
 	return answers
 }
 
-// askService asks by way of the Service, as the PBX will: nodes take a moment to learn of a new pod.
-func (r *Reconciler) askService(ctx context.Context, w *v1alpha1.PBXWebhook) error {
+// take notes what one receiver said.
+func (a *receivers) take(report *statusz.Report, hash, pod string) {
+	if report.ConfigHash != hash {
+		a.behind[pod] = true
+	}
+	if report.RefusedHash == hash {
+		a.refused = report.RefusedReason
+	}
+	if len(report.Webhooks) == 1 {
+		a.report = &report.Webhooks[0]
+		a.pending += a.report.Events.Pending
+	}
+}
+
+// reachService is whether the Service leads to a receiver, as a PBX needs it: nodes take a moment to
+// learn of a new pod.
+func (r *Reconciler) reachService(ctx context.Context, w *v1alpha1.PBXWebhook) error {
 	service := &corev1.Service{}
-	if err := r.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: render.Name(w.Name)}, service); err != nil {
+	if err := r.Get(ctx, childKey(w), service); err != nil {
 		return fmt.Errorf("read the receiver's Service: %w", err)
 	}
-	_, err := r.Ask(ctx, service.Spec.ClusterIP)
-	return err
+	port := service.Spec.Ports[len(service.Spec.Ports)-1].Port // metrics, where it is shown
+	return r.Reach(ctx, net.JoinHostPort(service.Spec.ClusterIP, strconv.Itoa(int(port))))
+}
+
+// ReachTCP is whether something listens at an address.
+func ReachTCP(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("reach the Service: %w", err)
+	}
+	return c.Close()
 }
 
 func isReady(pod *corev1.Pod) bool {

@@ -14,15 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/recorder"
 
@@ -40,15 +32,26 @@ const (
 	pollHealthy = 30 * time.Second       // how targets fare
 )
 
+// What the operator may do. Objects are made by patch (server-side apply), which needs create where there
+// is none; what is not wanted any more is deleted.
+//
 // +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks,verbs=get;list;watch
 // +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks/status,verbs=patch
-// +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks/finalizers,verbs=update
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=secrets;services;persistentvolumeclaims,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=services;persistentvolumeclaims,verbs=get;list;watch;create;patch
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=ingresses,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways,verbs=get
+// +kubebuilder:rbac:groups=monitoring.coreos.com,resources=podmonitors,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+//
+// blockOwnerDeletion in an owner reference needs this where OwnerReferencesPermissionEnforcement is on
+// (OpenShift):
+// +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks/finalizers,verbs=update
 
 // Reconciler reconciles PBXWebhooks.
 type Reconciler struct {
@@ -57,8 +60,15 @@ type Reconciler struct {
 	Live     client.Reader
 	Events   recorder.EventRecorder
 	Receiver render.Receiver
-	// Ask asks a receiver pod how it fares; nil judges by the API server alone.
-	Ask Asker
+	// Askers are the namespaces that may ask receivers how they fare: the operator's and the
+	// monitoring's.
+	Askers []string
+	// APIs are the optional ones that the cluster has.
+	APIs APIs
+	// Ask asks a receiver pod how it fares, and Reach is whether something listens at an address; nil
+	// judges by the API server alone.
+	Ask   Asker
+	Reach func(ctx context.Context, address string) error
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 
@@ -78,35 +88,41 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if !webhook.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil // its children go with it
 	}
-	seen, err := r.reconcile(ctx, webhook)
-	statusErr := r.report(ctx, webhook, seen)
-	return reconcile.Result{RequeueAfter: seen.again(err)}, errors.Join(transient(err), statusErr)
+	var seen observation
+	seen.blocked = r.reconcile(ctx, webhook, &seen)
+	statusErr := r.report(ctx, webhook, &seen)
+	return reconcile.Result{RequeueAfter: seen.again()}, errors.Join(transient(seen.blocked), statusErr)
 }
 
 // observation is what one pass found out about a webhook.
 type observation struct {
 	configuration configuration
+	written       map[string]bool    // kinds of children that this pass wrote
 	deployment    *appsv1.Deployment // nil while there is none
 	pods          []corev1.Pod
 	receivers     receivers
+	draining      bool // disabled, and delivering what an emptyDir still holds
+	exposure      exposure
 	blocked       error // why the pass did not come to its end
 }
 
-func (r *Reconciler) reconcile(ctx context.Context, webhook *v1alpha1.PBXWebhook) (observation, error) {
-	var seen observation
-	if err := checkSpec(webhook); err != nil {
-		seen.blocked = err
-		return seen, err
+func (r *Reconciler) reconcile(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) (err error) {
+	if err = checkSpec(w); err != nil {
+		return err
 	}
-	var err error
-	if seen.configuration, err = r.applyConfiguration(ctx, webhook); err == nil {
-		err = r.applyChildren(ctx, webhook)
+	if seen.configuration, err = r.applyConfiguration(ctx, w); err != nil {
+		return err
 	}
-	if err == nil {
-		err = r.observe(ctx, webhook, &seen)
+	if err = r.askReceivers(ctx, w, seen); err != nil {
+		return err
 	}
-	seen.blocked = err
-	return seen, err
+	if err = r.applyChildren(ctx, w, seen); err != nil {
+		return err
+	}
+	if err = r.observe(ctx, w, seen); err != nil {
+		return err
+	}
+	return r.nudge(ctx, seen)
 }
 
 // checkSpec finds what no rule of the schema can.
@@ -122,44 +138,21 @@ func checkSpec(webhook *v1alpha1.PBXWebhook) error {
 	return nil
 }
 
-// applyChildren makes the objects of a webhook what they should be.
-func (r *Reconciler) applyChildren(ctx context.Context, webhook *v1alpha1.PBXWebhook) error {
-	if render.NeedsClaim(webhook) {
-		if err := r.applyClaim(ctx, webhook); err != nil {
-			return fmt.Errorf("claim: %w", err)
-		}
-	}
-	if err := r.applyService(ctx, webhook); err != nil {
-		return fmt.Errorf("service: %w", err)
-	}
-	if err := r.applyDeployment(ctx, webhook); err != nil {
-		return fmt.Errorf("deployment: %w", err)
-	}
-	return nil
-}
-
 // observe looks at what became of the children.
-func (r *Reconciler) observe(ctx context.Context, webhook *v1alpha1.PBXWebhook, seen *observation) error {
+func (r *Reconciler) observe(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) (err error) {
 	deployment := &appsv1.Deployment{}
-	err := r.Get(ctx, types.NamespacedName{Namespace: webhook.Namespace, Name: render.Name(webhook.Name)}, deployment)
+	err = r.Get(ctx, childKey(w), deployment)
 	switch {
 	case err == nil:
 		seen.deployment = deployment
 	case !apierrors.IsNotFound(err): // the cache may not have what was just made
 		return fmt.Errorf("read the receiver's Deployment: %w", err)
 	}
-	pods := &corev1.PodList{}
-	if err := r.List(ctx, pods, client.InNamespace(webhook.Namespace), client.MatchingLabels(render.Selector(webhook))); err != nil {
-		return fmt.Errorf("list receiver pods: %w", err)
+	if seen.receivers.available > 0 && r.Reach != nil {
+		seen.receivers.unrouted = r.reachService(ctx, w) != nil
 	}
-	seen.pods = pods.Items
-	seen.receivers = r.ask(ctx, seen.configuration.hash, pods.Items)
-	if seen.receivers.available > 0 && r.Ask != nil {
-		if err := r.askService(ctx, webhook); err != nil {
-			seen.receivers.unrouted = true
-		}
-	}
-	return r.nudge(ctx, seen)
+	seen.exposure, err = r.expose(ctx, w, seen)
+	return err
 }
 
 // nudge has the kubelet refresh the configuration of pods that run another one at once: it does so
@@ -183,16 +176,16 @@ func (r *Reconciler) nudge(ctx context.Context, seen *observation) error {
 }
 
 // again is when to look at the webhook next.
-func (o *observation) again(err error) time.Duration {
+func (o *observation) again() time.Duration {
 	var stalled *stalledError
 	switch {
-	case errors.As(err, &stalled):
+	case errors.As(o.blocked, &stalled):
 		return pollRetry * 12 // the object in the way is not watched
-	case errors.Is(err, errReplacing):
+	case errors.Is(o.blocked, errReplacing):
 		return pollRetry / 5
-	case err != nil:
+	case o.blocked != nil:
 		return 0 // the queue's own backoff
-	case o.receivers.unreachable > 0:
+	case o.receivers.unreachable > 0 || o.exposure.blocks || o.draining:
 		return pollRetry
 	case o.receivers.available > 0 && (len(o.receivers.behind) > 0 || o.receivers.unrouted):
 		return pollSoon
@@ -218,74 +211,9 @@ func transient(err error) error {
 	return err
 }
 
-// referencesIndex finds the webhooks that refer to a Secret or ConfigMap.
-const referencesIndex = "references"
-
-// SetupWithManager has the manager call Reconcile when a webhook, one of its children, or something
-// that it refers to changes.
-func (r *Reconciler) SetupWithManager(mgr manager.Manager) error {
-	index := func(o client.Object) []string {
-		var sources []string
-		for _, ref := range o.(*v1alpha1.PBXWebhook).Spec.References() {
-			sources = append(sources, render.Source(ref.Kind, ref.Name))
-		}
-		return sources
-	}
-	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PBXWebhook{}, referencesIndex, index); err != nil {
-		return fmt.Errorf("index references: %w", err)
-	}
-	return builder.ControllerManagedBy(mgr).
-		Named("pbxwebhook").
-		For(&v1alpha1.PBXWebhook{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Owns(&appsv1.Deployment{}).
-		Owns(&corev1.Service{}).
-		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(byLabel)).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(byLabel)).
-		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.byReference("Secret"))).
-		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.byReference("ConfigMap"))).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 8}).
-		Complete(r)
-}
-
-// byLabel finds the webhook that an object was made for.
-func byLabel(_ context.Context, o client.Object) []reconcile.Request {
-	name := o.GetLabels()[render.LabelWebhook]
-	if name == "" {
-		return nil
-	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
-}
-
-// byReference finds the webhooks that refer to an object, and the one that it was made for.
-func (r *Reconciler) byReference(kind string) handler.MapFunc {
-	return func(ctx context.Context, o client.Object) []reconcile.Request {
-		requests := byLabel(ctx, o)
-		webhooks := &v1alpha1.PBXWebhookList{}
-		if err := r.List(ctx, webhooks, client.InNamespace(o.GetNamespace()),
-			client.MatchingFields{referencesIndex: render.Source(kind, o.GetName())}); err != nil {
-			return requests // from the cache: it cannot fail once started
-		}
-		for i := range webhooks.Items {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&webhooks.Items[i])})
-		}
-		return requests
-	}
-}
-
 func (r *Reconciler) now() time.Time {
 	if r.Now != nil {
 		return r.Now()
 	}
 	return time.Now()
-}
-
-// CacheOptions bound what the operator holds: of workloads, those that it made.
-func CacheOptions() cache.Options {
-	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{render.LabelManagedBy: render.ManagedBy})}
-	return cache.Options{ByObject: map[client.Object]cache.ByObject{
-		&appsv1.Deployment{}:            ours,
-		&corev1.Service{}:               ours,
-		&corev1.PersistentVolumeClaim{}: ours,
-		&corev1.Pod{}:                   ours,
-	}}
 }

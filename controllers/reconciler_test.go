@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,12 +17,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
+	kstatus "sigs.k8s.io/cli-utils/pkg/kstatus/status"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -44,6 +45,9 @@ type world struct {
 	client    client.Client
 	namespace string
 
+	apis       controllers.APIs
+	rollingOut atomic.Bool // Deployments stay as they are
+
 	mu     sync.Mutex
 	writes []string // mutating requests of the operator
 	report *statusz.Report
@@ -59,21 +63,47 @@ func newWorld(t *testing.T) *world {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
 	require.NoError(t, w.client.Create(t.Context(), namespace))
 	w.namespace = namespace.Name
+	w.deploymentController()
 	return w
 }
 
 func scheme(t *testing.T) *runtime.Scheme {
-	s := runtime.NewScheme()
-	require.NoError(t, clientgoscheme.AddToScheme(s))
-	require.NoError(t, v1alpha1.AddToScheme(s))
+	t.Helper()
+	s, err := controllers.Scheme()
+	require.NoError(t, err)
 	return s
+}
+
+// deploymentController says of every Deployment that its last template is rolled out, as the real one
+// does a moment later.
+func (w *world) deploymentController() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	w.t.Cleanup(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+			list := &appsv1.DeploymentList{}
+			if w.client.List(ctx, list, client.InNamespace(w.namespace)) != nil || w.rollingOut.Load() {
+				continue
+			}
+			for i := range list.Items {
+				d := &list.Items[i]
+				if d.Status.ObservedGeneration != d.Generation {
+					d.Status.ObservedGeneration, d.Status.Replicas, d.Status.UpdatedReplicas = d.Generation, *d.Spec.Replicas, *d.Spec.Replicas
+					_ = w.client.Status().Update(ctx, d) // a conflict comes again
+				}
+			}
+		}
+	}()
 }
 
 // operator starts one; stop ends it, as a restart would. Its mutating requests are counted on the
 // wire, status and events included.
 func (w *world) operator() (stop func()) {
 	w.t.Helper()
-	restConfig := rest.CopyConfig(testenv.Config)
+	restConfig := rest.CopyConfig(testenv.Operator)
 	restConfig.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.Method != http.MethodGet {
@@ -84,16 +114,15 @@ func (w *world) operator() (stop func()) {
 			return next.RoundTrip(r)
 		})
 	})
-	options := controllers.CacheOptions()
-	options.DefaultNamespaces = map[string]cache.Config{w.namespace: {}}
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
-		Scheme: scheme(w.t), Cache: options, Metrics: server.Options{BindAddress: "0"},
+		Scheme: scheme(w.t), Cache: controllers.CacheOptions(w.apis, w.namespace), Metrics: server.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
 	})
 	require.NoError(w.t, err)
 	reconciler := &controllers.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pbxhook"),
-		Receiver: render.Receiver{Image: "pbxhook:test"},
+		Receiver: render.Receiver{Image: "pbxhook:test"}, Askers: []string{"pbxhook-system", "monitoring"}, APIs: w.apis,
+		Reach: func(context.Context, string) error { return nil },
 		Ask: func(context.Context, string) (*statusz.Report, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -191,7 +220,7 @@ func ready(is bool) corev1.PodStatus {
 	if is {
 		status = corev1.ConditionTrue
 	}
-	return corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.7", Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}}
+	return corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.7", HostIP: "192.0.2.1", Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}}
 }
 
 // answer is what receivers say from now on.
@@ -230,7 +259,32 @@ func (w *world) eventually(webhook, kind string, status metav1.ConditionStatus, 
 		}
 		return c != nil && c.Status == status && c.Reason == reason && c.ObservedGeneration == got.Generation
 	}, patience, 50*time.Millisecond, "%s should be %s %s", kind, status, reason)
+	w.judge(got)
 	return got
+}
+
+// judge has kstatus, by which Flux, Argo CD and kubectl tell how an object fares, tell the same of a
+// webhook as its conditions do.
+func (w *world) judge(webhook *v1alpha1.PBXWebhook) {
+	w.t.Helper()
+	is := func(kind string) bool { return meta.IsStatusConditionTrue(webhook.Status.Conditions, kind) }
+	want := kstatus.InProgressStatus
+	switch {
+	case is(v1alpha1.ConditionStalled):
+		want = kstatus.FailedStatus
+	case is(v1alpha1.ConditionDisabled), is(v1alpha1.ConditionReady):
+		want = kstatus.CurrentStatus
+	}
+	require.Equal(w.t, want, kstatusOf(w.t, webhook), "%v", webhook.Status.Conditions)
+}
+
+func kstatusOf(t *testing.T, webhook *v1alpha1.PBXWebhook) kstatus.Status {
+	t.Helper()
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(webhook)
+	require.NoError(t, err)
+	result, err := kstatus.Compute(&unstructured.Unstructured{Object: object})
+	require.NoError(t, err)
+	return result.Status
 }
 
 // healthy brings a webhook to Ready.
@@ -255,7 +309,7 @@ func TestFromNewToReady(t *testing.T) {
 	require.Equal(t, "http://callcenter-receiver."+w.namespace+".svc/hooks/"+w.namespace+"/callcenter", got.Status.Address.URL)
 
 	w.quiet()
-	require.Len(t, w.written(), 4+1, "four children and one status")
+	require.Len(t, w.written(), 5+1, "five children and one status")
 
 	pod := w.pod("callcenter", ready(false))
 	w.quiet()
@@ -462,20 +516,6 @@ func TestDisabled(t *testing.T) {
 	require.Zero(t, *deployment.Spec.Replicas)
 	claim := &corev1.PersistentVolumeClaim{}
 	w.get(claim, "callcenter-receiver")
-}
-
-func TestWhatIsNotImplementedIsSaid(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
-	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
-		p.Spec.Expose = &v1alpha1.Expose{Service: &v1alpha1.ExposeService{}}
-		p.Spec.Receiver.TLS = &v1alpha1.ReceiverTLS{SecretRef: v1alpha1.SecretReference{Name: "tls"}}
-	})
-	got := w.eventually("callcenter", v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented)
-	message := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionNotImplemented).Message
-	require.Contains(t, message, "spec.expose")
-	require.Contains(t, message, "spec.receiver.tls")
 }
 
 func TestWrongTimeZoneStalls(t *testing.T) {

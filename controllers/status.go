@@ -2,15 +2,12 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -27,7 +24,7 @@ const countersEvery = 5 * time.Minute
 
 // report patches the status once, if there is something to say: conditions at once, counters alone
 // at most every five minutes.
-func (r *Reconciler) report(ctx context.Context, w *v1alpha1.PBXWebhook, seen observation) error {
+func (r *Reconciler) report(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) error {
 	known := r.known.get(w)
 	if known.status != nil { // the cache may not have the last one yet
 		known.status.DeepCopyInto(&w.Status)
@@ -76,35 +73,37 @@ func spoken(before, after *v1alpha1.PBXWebhookStatus) bool {
 	return !equality.Semantic.DeepEqual(quiet(before), quiet(after))
 }
 
-// announce emits an event where the webhook's being ready changes for the worse, or back. That a new
-// one comes up is no news.
+// announce emits an event where something changes for the worse, or back: that a webhook is ready, or
+// that its targets take their events. That a new one comes up is no news.
 func (r *Reconciler) announce(before, after *v1alpha1.PBXWebhook) {
-	was := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionReady)
-	is := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionReady)
-	if is == nil || (was != nil && was.Status == is.Status && was.Reason == is.Reason) {
-		return
-	}
-	switch {
-	case is.Status == metav1.ConditionFalse && is.Reason != v1alpha1.ReasonProgressing:
-		r.Events.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Reconcile", "%s", is.Message)
-	case is.Status == metav1.ConditionTrue && was != nil && was.Reason != v1alpha1.ReasonProgressing:
-		r.Events.Eventf(after, nil, corev1.EventTypeNormal, "Ready", "Reconcile", "%s", is.Message)
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionTargetsHealthy} {
+		was := meta.FindStatusCondition(before.Status.Conditions, kind)
+		is := meta.FindStatusCondition(after.Status.Conditions, kind)
+		if is == nil || (was != nil && was.Status == is.Status && was.Reason == is.Reason) {
+			continue
+		}
+		switch {
+		case is.Status == metav1.ConditionFalse && is.Reason != v1alpha1.ReasonProgressing:
+			r.Events.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Reconcile", "%s", is.Message)
+		case is.Status == metav1.ConditionTrue && was != nil && was.Status == metav1.ConditionFalse && was.Reason != v1alpha1.ReasonProgressing:
+			r.Events.Eventf(after, nil, corev1.EventTypeNormal, kind, "Reconcile", "%s", is.Message)
+		}
 	}
 }
 
 // summarize makes the status of what was seen.
-func summarize(w *v1alpha1.PBXWebhook, seen observation, now metav1.Time) {
+func summarize(w *v1alpha1.PBXWebhook, seen *observation, now metav1.Time) {
 	s := &conditions{webhook: w, now: now, held: map[string]bool{}}
 	w.Status.ObservedGeneration = w.Generation
-	w.Status.Address = &v1alpha1.Address{URL: address(w)}
-	w.Status.Endpoints = endpoints(w)
 	s.notImplemented()
 	s.journal()
 	if seen.blocked == nil {
+		w.Status.Address, w.Status.Endpoints = address(seen.exposure.url), endpoints(w, seen.exposure.url)
 		s.credentials(seen.configuration)
 		s.receiver(seen)
 		s.configuration(seen)
 		s.targets(seen)
+		s.exposed(seen)
 		counts(w, seen)
 	}
 	s.ready(seen)
@@ -116,31 +115,34 @@ func order(condition string) int {
 	return slices.Index([]string{
 		v1alpha1.ConditionReady, v1alpha1.ConditionDisabled, v1alpha1.ConditionStalled, v1alpha1.ConditionReconciling,
 		v1alpha1.ConditionCredentialsResolved, v1alpha1.ConditionReceiverAvailable, v1alpha1.ConditionConfigurationApplied,
-		v1alpha1.ConditionJournalDurable, v1alpha1.ConditionTargetsHealthy, v1alpha1.ConditionNotImplemented,
+		v1alpha1.ConditionExposed, v1alpha1.ConditionJournalDurable, v1alpha1.ConditionTargetsHealthy, v1alpha1.ConditionNotImplemented,
 	}, condition)
 }
 
-// address is what to paste into the PBX.
-func address(w *v1alpha1.PBXWebhook) string {
-	return fmt.Sprintf("http://%s.%s.svc/hooks/%s/%s", render.Name(w.Name), w.Namespace, w.Namespace, w.Name)
+// address is what to paste into the PBX; nil while there is none.
+func address(url string) *v1alpha1.Address {
+	if url == "" {
+		return nil
+	}
+	return &v1alpha1.Address{URL: url}
 }
 
 // endpoints are the addresses of the triggers, where the provider has one webhook for each.
-func endpoints(w *v1alpha1.PBXWebhook) []v1alpha1.Endpoint {
-	if w.Spec.Provider != v1alpha1.Acefone {
+func endpoints(w *v1alpha1.PBXWebhook, url string) []v1alpha1.Endpoint {
+	if w.Spec.Provider != v1alpha1.Acefone || url == "" {
 		return nil
 	}
 	var list []v1alpha1.Endpoint
 	for _, name := range slices.Sorted(maps.Keys(v1alpha1.AcefonePaths)) {
 		if len(w.Spec.Events) == 0 || slices.Contains(w.Spec.Events, name) {
-			list = append(list, v1alpha1.Endpoint{Event: name, URL: address(w) + "/" + v1alpha1.AcefonePaths[name]})
+			list = append(list, v1alpha1.Endpoint{Event: name, URL: url + "/" + v1alpha1.AcefonePaths[name]})
 		}
 	}
 	return list
 }
 
 // counts copies what the receivers counted. Without an answer the last counts stay.
-func counts(w *v1alpha1.PBXWebhook, seen observation) {
+func counts(w *v1alpha1.PBXWebhook, seen *observation) {
 	receiver := &v1alpha1.ReceiverStatus{Selector: labels.SelectorFromSet(render.Selector(w)).String()}
 	if d := seen.deployment; d != nil {
 		receiver.Replicas, receiver.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
@@ -150,225 +152,4 @@ func counts(w *v1alpha1.PBXWebhook, seen observation) {
 		w.Status.Events = seen.receivers.report.Events.DeepCopy()
 		w.Status.Targets = seen.receivers.report.Targets
 	}
-}
-
-// conditions sets conditions of one webhook, all of one generation and time.
-type conditions struct {
-	webhook *v1alpha1.PBXWebhook
-	now     metav1.Time
-	held    map[string]bool // that were set in this pass
-}
-
-func (s *conditions) set(kind string, status metav1.ConditionStatus, reason, format string, args ...any) {
-	s.held[kind] = true
-	message := fmt.Sprintf(format, args...)
-	meta.SetStatusCondition(&s.webhook.Status.Conditions, metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: s.webhook.Generation, LastTransitionTime: s.now,
-	})
-}
-
-func (s *conditions) remove(kind string) {
-	meta.RemoveStatusCondition(&s.webhook.Status.Conditions, kind)
-}
-
-func (s *conditions) get(kind string) metav1.Condition {
-	if c := meta.FindStatusCondition(s.webhook.Status.Conditions, kind); c != nil {
-		return *c
-	}
-	return metav1.Condition{Type: kind, Status: metav1.ConditionUnknown}
-}
-
-func (s *conditions) notImplemented() {
-	if fields := s.webhook.Spec.NotImplemented(); len(fields) > 0 {
-		s.set(v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented,
-			"this version of pbxhook does not act on spec.%s", strings.Join(fields, ", spec."))
-		return
-	}
-	s.remove(v1alpha1.ConditionNotImplemented)
-}
-
-func (s *conditions) journal() {
-	if render.NeedsClaim(s.webhook) {
-		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonPersistentVolume, "an accepted event survives the loss of its pod")
-		return
-	}
-	s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonEmptyDir,
-		"the journal is an emptyDir: events that are not yet delivered are lost when the pod is deleted; choose journal.embedded.storage.claim to keep them")
-}
-
-func (s *conditions) credentials(c configuration) {
-	switch {
-	case s.webhook.Spec.Credentials.Anonymous != nil:
-		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonAnonymous, "anyone who can reach the receiver is taken for the PBX")
-	case c.credentials == nil:
-		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "the PBX's credentials are known")
-	case c.credentials.lastGood:
-		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, c.credentials.reason, "%s; the last good credentials stay in force: create or mend it", c.credentials.message)
-	default:
-		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, c.credentials.reason, "%s: create it; until then the PBX is answered 503", c.credentials.message)
-	}
-}
-
-func (s *conditions) receiver(seen observation) {
-	if !render.Enabled(s.webhook) {
-		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonDisabled, "spec.enabled is false: no receiver runs")
-		return
-	}
-	if seen.receivers.unrouted && seen.receivers.unreachable == 0 {
-		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "the Service does not lead to the receiver yet")
-		return
-	}
-	if seen.receivers.available > 0 {
-		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "a receiver takes requests")
-		return
-	}
-	reason, message := whyNone(seen)
-	s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
-}
-
-func (s *conditions) configuration(seen observation) {
-	answers := seen.receivers
-	set := func(status metav1.ConditionStatus, reason, format string, args ...any) {
-		s.set(v1alpha1.ConditionConfigurationApplied, status, reason, format, args...)
-	}
-	switch {
-	case answers.available == 0:
-		set(metav1.ConditionUnknown, v1alpha1.ReasonNoReceiver, "no receiver is available to ask")
-	case !answers.polled:
-		set(metav1.ConditionUnknown, v1alpha1.ReasonNotPolled, "the operator runs with --poll-receivers=false and judges by the API server alone")
-	case answers.refused != "":
-		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationRefused, "a receiver cannot use this configuration and runs the last good one: %s", answers.refused)
-	case len(answers.behind) > 0:
-		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationPending, "a receiver still runs an older configuration")
-	case answers.unreachable > 0:
-		set(metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable, "the operator cannot reach a receiver on port %d: see NetworkPolicies", render.MetricsPort)
-	default:
-		set(metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "every available receiver runs this configuration")
-	}
-}
-
-func (s *conditions) targets(seen observation) {
-	var failing []string
-	if seen.receivers.report != nil {
-		for _, t := range seen.receivers.report.Targets {
-			wanted := slices.ContainsFunc(s.webhook.Spec.Targets, func(spec v1alpha1.Target) bool { return spec.Name == t.Name })
-			if !t.Healthy && wanted { // a removed one is shown, and no trouble
-				failing = append(failing, fmt.Sprintf("%s: %s", t.Name, t.LastError))
-			}
-		}
-	}
-	var lost []string
-	for _, m := range seen.configuration.references {
-		lost = append(lost, m.message)
-	}
-	switch {
-	case len(lost) > 0:
-		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonReferencesNotFound, "%s", strings.Join(lost, "; "))
-	case len(failing) > 0:
-		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsFailing, "%s", strings.Join(failing, "; "))
-	case seen.receivers.report == nil:
-		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionUnknown, v1alpha1.ReasonNoReceiver, "no receiver has told how its targets fare")
-	default:
-		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "every target takes its events")
-	}
-}
-
-// ready sums up: an event can be accepted and journalled under this generation. Targets do not count.
-func (s *conditions) ready(seen observation) {
-	defer func() { // present only while they hold
-		for _, kind := range []string{v1alpha1.ConditionDisabled, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
-			if !s.held[kind] {
-				s.remove(kind)
-			}
-		}
-	}()
-	var stalled *stalledError
-	if errors.As(seen.blocked, &stalled) {
-		s.set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.reason, "%s", stalled.message)
-		s.set(v1alpha1.ConditionReady, metav1.ConditionFalse, stalled.reason, "%s", stalled.message)
-		return
-	}
-	if seen.blocked != nil {
-		s.reconciling(v1alpha1.ReasonProgressing, "%s", blockedMessage(seen.blocked))
-		s.set(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "%s", blockedMessage(seen.blocked))
-		return
-	}
-	if !render.Enabled(s.webhook) {
-		s.remove(v1alpha1.ConditionReady)
-		s.set(v1alpha1.ConditionDisabled, metav1.ConditionTrue, v1alpha1.ReasonDisabled, "spec.enabled is false: nothing is received, the journal is kept")
-		return
-	}
-	for _, kind := range []string{v1alpha1.ConditionCredentialsResolved, v1alpha1.ConditionReceiverAvailable, v1alpha1.ConditionConfigurationApplied} {
-		c := s.get(kind)
-		if c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonNotPolled {
-			continue
-		}
-		s.set(v1alpha1.ConditionReady, c.Status, c.Reason, "%s", c.Message)
-		if c.Reason == v1alpha1.ReasonProgressing || c.Reason == v1alpha1.ReasonConfigurationPending {
-			s.reconciling(c.Reason, "%s", c.Message)
-		}
-		return
-	}
-	if s.get(v1alpha1.ConditionConfigurationApplied).Reason == v1alpha1.ReasonNotPolled {
-		s.set(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "a receiver is available; whether it runs this configuration is not known (--poll-receivers=false)")
-		return
-	}
-	s.set(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "events are received and kept")
-}
-
-func (s *conditions) reconciling(reason, format string, args ...any) {
-	s.set(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reason, format, args...)
-}
-
-// blockedMessage says what the operator waits for; it does not change from one attempt to the next.
-func blockedMessage(err error) string {
-	if errors.Is(err, errReplacing) {
-		return errReplacing.Error()
-	}
-	return "the operator could not make the receiver's objects and tries again: see its log"
-}
-
-// whyNone says why no receiver is available, from what the kubelet and the Deployment say. Messages
-// name no pod, and do not change from one attempt to the next.
-func whyNone(seen observation) (reason, message string) {
-	for i := range seen.pods {
-		pod := &seen.pods[i]
-		if pod.DeletionTimestamp != nil {
-			continue
-		}
-		if reason, message = whyNotReady(pod); reason != "" {
-			return reason, message
-		}
-	}
-	if seen.deployment != nil {
-		for _, c := range seen.deployment.Status.Conditions {
-			if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
-				return v1alpha1.ReasonPodsRefused, "the receiver's pod is refused: " + c.Message
-			}
-		}
-	}
-	return v1alpha1.ReasonProgressing, "the receiver is being started"
-}
-
-func whyNotReady(pod *corev1.Pod) (reason, message string) {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return v1alpha1.ReasonUnschedulable, "no node takes the receiver's pod: " + c.Message
-		}
-	}
-	for _, c := range pod.Status.ContainerStatuses {
-		waiting := c.State.Waiting
-		if waiting == nil {
-			continue
-		}
-		switch waiting.Reason {
-		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull":
-			return v1alpha1.ReasonImagePullFailed, fmt.Sprintf("the receiver's image %s cannot be pulled: mend the operator's --receiver-image, or spec.receiver.pod.imagePullSecrets", c.Image)
-		case "CreateContainerConfigError", "CreateContainerError":
-			return v1alpha1.ReasonContainerConfigError, "the receiver's container cannot be made: " + waiting.Message
-		case "CrashLoopBackOff":
-			return v1alpha1.ReasonCrashLoop, "the receiver ends again and again: see its log (kubectl logs deployment/<name>-receiver)"
-		}
-	}
-	return "", ""
 }

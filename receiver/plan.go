@@ -291,10 +291,10 @@ func deliveryFor(namespace string, t *v1alpha1.Target, values *config.Manifests)
 		}
 	}
 	if client := t.TLS.ClientSecretRef; client != nil {
-		if o.Certificate, err = values.Value("Secret", namespace, v1alpha1.KeyReference{Name: client.Name, Key: "tls.crt"}); err != nil {
+		if o.Certificate, err = values.Value("Secret", namespace, v1alpha1.KeyReference{Name: client.Name, Key: v1alpha1.KeyCertificate}); err != nil {
 			return o, fmt.Errorf("tls.clientSecretRef: %w", err)
 		}
-		if o.Key, err = values.Value("Secret", namespace, v1alpha1.KeyReference{Name: client.Name, Key: "tls.key"}); err != nil {
+		if o.Key, err = values.Value("Secret", namespace, v1alpha1.KeyReference{Name: client.Name, Key: v1alpha1.KeyPrivateKey}); err != nil {
 			return o, fmt.Errorf("tls.clientSecretRef: %w", err)
 		}
 	}

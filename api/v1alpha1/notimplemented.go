@@ -9,7 +9,5 @@ func (s *PBXWebhookSpec) NotImplemented() []string {
 		}
 	}
 	add(s.Journal.NATS != nil, "journal.nats")
-	add(s.Receiver.TLS != nil, "receiver.tls")
-	add(s.Expose != nil, "expose")
 	return fields
 }

@@ -1,8 +1,21 @@
 package v1alpha1
 
 import (
+	"crypto/tls"
 	"fmt"
 	"slices"
+)
+
+// The fields of references that are not a target's.
+const (
+	FieldCredentials = "spec.credentials.secretRef"
+	FieldTLS         = "spec.receiver.tls.secretRef"
+)
+
+// The keys of a Secret with a certificate (type kubernetes.io/tls).
+const (
+	KeyCertificate = "tls.crt"
+	KeyPrivateKey  = "tls.key"
 )
 
 // Reference is a Secret or ConfigMap that a webhook's spec refers to, and which keys of it.
@@ -20,16 +33,30 @@ type Reference struct {
 }
 
 // Credentials is whether the reference is the PBX's credentials.
-func (r *Reference) Credentials() bool { return r.Target == "" }
+func (r *Reference) Credentials() bool { return r.Field == FieldCredentials }
+
+// TLS is whether the reference is the receiver's certificate.
+func (r *Reference) TLS() bool { return r.Field == FieldTLS }
 
 // All are the keys that may be taken.
 func (r *Reference) All() []string { return append(slices.Clone(r.Keys), r.Optional...) }
 
-// Check says what is missing among values, naming no value.
+// MissingKeyError says which key is not there.
+type MissingKeyError struct{ message string }
+
+// Error implements error.
+func (e *MissingKeyError) Error() string { return e.message }
+
+// Check says what is missing among values, or cannot be used, naming no value.
 func (r *Reference) Check(values map[string][]byte) error {
 	for _, key := range r.Keys {
 		if len(values[key]) == 0 {
-			return fmt.Errorf("%s %s has no key %s", r.Kind, r.Name, key)
+			return &MissingKeyError{fmt.Sprintf("%s %s has no key %s", r.Kind, r.Name, key)}
+		}
+	}
+	if slices.Contains(r.Keys, KeyPrivateKey) {
+		if _, err := tls.X509KeyPair(values[KeyCertificate], values[KeyPrivateKey]); err != nil { // it shows neither
+			return fmt.Errorf("%s %s has no certificate in PEM in %s with its private key in %s: %w", r.Kind, r.Name, KeyCertificate, KeyPrivateKey, err)
 		}
 	}
 	if !r.Credentials() {
@@ -38,13 +65,13 @@ func (r *Reference) Check(values map[string][]byte) error {
 	has := func(key string) bool { return len(values[key]) > 0 }
 	switch {
 	case r.TokenName != "" && !has("token"):
-		return fmt.Errorf("%s %s has no key token, which tokenName needs", r.Kind, r.Name)
+		return &MissingKeyError{fmt.Sprintf("%s %s has no key token, which tokenName needs", r.Kind, r.Name)}
 	case has("username") && !has("password"):
-		return fmt.Errorf("%s %s has a username and no password", r.Kind, r.Name)
+		return &MissingKeyError{fmt.Sprintf("%s %s has a username and no password", r.Kind, r.Name)}
 	case has("password") && !has("username"):
-		return fmt.Errorf("%s %s has a password and no username", r.Kind, r.Name)
+		return &MissingKeyError{fmt.Sprintf("%s %s has a password and no username", r.Kind, r.Name)}
 	case !has("password") && !has("token"):
-		return fmt.Errorf("%s %s has neither the keys username and password nor the key token", r.Kind, r.Name)
+		return &MissingKeyError{fmt.Sprintf("%s %s has neither the keys username and password nor the key token", r.Kind, r.Name)}
 	}
 	return nil
 }
@@ -54,9 +81,12 @@ func (s *PBXWebhookSpec) References() []Reference {
 	var refs []Reference
 	if ref := s.Credentials.SecretRef; ref != nil {
 		refs = append(refs, Reference{
-			Field: "spec.credentials.secretRef", Kind: "Secret", Name: ref.Name, TokenName: s.Credentials.TokenName,
+			Field: FieldCredentials, Kind: "Secret", Name: ref.Name, TokenName: s.Credentials.TokenName,
 			Optional: []string{"username", "password", "token", "previousPassword", "previousToken"},
 		})
+	}
+	if s.Receiver.TLS != nil {
+		refs = append(refs, Reference{Field: FieldTLS, Kind: "Secret", Name: s.Receiver.TLS.SecretRef.Name, Keys: []string{KeyCertificate, KeyPrivateKey}})
 	}
 	for _, t := range s.Targets {
 		add := func(field, kind, name string, keys ...string) {
@@ -86,7 +116,7 @@ func (s *PBXWebhookSpec) References() []Reference {
 			add("tls.ca", "Secret", ca.SecretKeyRef.Name, ca.SecretKeyRef.Key)
 		}
 		if client := t.TLS.ClientSecretRef; client != nil {
-			add("tls.clientSecretRef", "Secret", client.Name, "tls.crt", "tls.key")
+			add("tls.clientSecretRef", "Secret", client.Name, KeyCertificate, KeyPrivateKey)
 		}
 	}
 	return refs

@@ -19,6 +19,8 @@ const (
 	ConditionJournalDurable = "JournalDurable"
 	// ConditionTargetsHealthy: every target takes its events.
 	ConditionTargetsHealthy = "TargetsHealthy"
+	// ConditionExposed: a PBX reaches the receiver at status.address.
+	ConditionExposed = "Exposed"
 	// ConditionDisabled: spec.enabled is false and nothing is received.
 	ConditionDisabled = "Disabled"
 	// ConditionReconciling: the operator is working towards this generation (kstatus).
@@ -77,6 +79,16 @@ const (
 	ReasonApplyFailed = "ApplyFailed"
 	// ReasonTargetsFailing: at least one target does not take its events.
 	ReasonTargetsFailing = "TargetsFailing"
+	// ReasonNotRequested: spec.expose is not set, and only the cluster reaches the receiver.
+	ReasonNotRequested = "NotRequested"
+	// ReasonAddressPending: what gives the address has not given one yet.
+	ReasonAddressPending = "AddressPending"
+	// ReasonAPINotInstalled: the cluster does not have the API that spec.expose needs.
+	ReasonAPINotInstalled = "APINotInstalled"
+	// ReasonGatewayNotReady: a Gateway is missing, or does not take the route.
+	ReasonGatewayNotReady = "GatewayNotReady"
+	// ReasonHTTPSRequired: the address is http and the PBX sends to https alone.
+	ReasonHTTPSRequired = "HTTPSRequired"
 	// ReasonDisabled: spec.enabled is false.
 	ReasonDisabled = "Disabled"
 	// ReasonNotImplemented: see ConditionNotImplemented.
@@ -92,8 +104,8 @@ type PBXWebhookStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// conditions say what holds: Ready, CredentialsResolved, ReceiverAvailable,
-	// ConfigurationApplied, JournalDurable, TargetsHealthy; Disabled, Reconciling, Stalled and
-	// NotImplemented only while they hold.
+	// ConfigurationApplied, Exposed, JournalDurable, TargetsHealthy; Disabled, Reconciling, Stalled
+	// and NotImplemented only while they hold.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -5,74 +5,118 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"strings"
+	"syscall"
+	"time"
 	_ "time/tzdata" // the image has no zone files
 
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/api/networks"
 	"github.com/pbxhook/pbxhook/controllers"
 	"github.com/pbxhook/pbxhook/controllers/render"
 )
 
+// The Lease and its events are in the operator's own namespace; who asks for metrics is looked up.
+//
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=pbxhook-system,resources=leases,verbs=get;create;update
 // +kubebuilder:rbac:groups="",namespace=pbxhook-system,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
+
+// apisEvery is how often optional APIs are looked for.
+const apisEvery = 15 * time.Second
 
 type options struct {
-	image   string
-	poll    bool
-	elect   bool
-	metrics string
-	probes  string
-	deny    string
-	allow   string
+	image         string
+	poll          bool
+	setUser       bool
+	namespaces    string
+	monitoring    string
+	deny          string
+	allow         string
+	elect         bool
+	metrics       string
+	metricsSecure bool
+	metricsCerts  string
+	probes        string
+}
+
+func flags(o *options) {
+	flag.StringVar(&o.image, "receiver-image", os.Getenv("RECEIVER_IMAGE"), "image of the receivers (default: $RECEIVER_IMAGE)")
+	flag.BoolVar(&o.poll, "poll-receivers", true, "ask receivers which configuration they run; false, for an operator outside the cluster, judges by the API server alone")
+	flag.BoolVar(&o.setUser, "set-user", true, "run receivers as user and group 65532; false leaves that to the cluster (OpenShift)")
+	flag.StringVar(&o.namespaces, "namespaces", "", "namespaces, separated by commas, whose PBXWebhooks are served; empty: all")
+	flag.StringVar(&o.monitoring, "monitoring-namespaces", "monitoring", "namespaces, separated by commas, that may scrape receivers")
+	flag.StringVar(&o.deny, "deny-networks", "", "networks, separated by commas, that targets may not be in, beside loopback, link-local and multicast addresses")
+	flag.StringVar(&o.allow, "allow-networks", "", "networks, separated by commas, that targets may be in all the same")
+	flag.BoolVar(&o.elect, "leader-elect", false, "let one of several operators work")
+	flag.StringVar(&o.metrics, "metrics-bind-address", "0", "address of /metrics; 0: none")
+	flag.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics over https, to those alone who may get /metrics")
+	flag.StringVar(&o.metricsCerts, "metrics-cert-dir", "", "folder with tls.crt and tls.key for metrics, reloaded when they change; empty: a certificate of its own")
+	flag.StringVar(&o.probes, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.image, "receiver-image", os.Getenv("RECEIVER_IMAGE"), "image of the receivers (default: $RECEIVER_IMAGE)")
-	flag.BoolVar(&o.poll, "poll-receivers", true, "ask receivers which configuration they run; false, for an operator outside the cluster, judges by the API server alone")
-	flag.BoolVar(&o.elect, "leader-elect", false, "let one of several operators work")
-	flag.StringVar(&o.metrics, "metrics-bind-address", "0", "address of /metrics; 0: none")
-	flag.StringVar(&o.probes, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
-	flag.StringVar(&o.deny, "deny-networks", "", "networks, separated by commas, that targets may not be in, beside loopback, link-local and multicast addresses")
-	flag.StringVar(&o.allow, "allow-networks", "", "networks, separated by commas, that targets may be in all the same")
+	flags(&o)
 	logs := zap.Options{}
 	logs.BindFlags(flag.CommandLine)
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logs)))
-	if err := run(o); err != nil {
+	err := run(o)
+	if errors.Is(err, controllers.ErrAPIsChanged) {
+		ctrl.Log.Info("starting anew", "because", err.Error())
+		err = again()
+	}
+	if err != nil {
 		ctrl.Log.Error(err, "the operator ended")
 		os.Exit(1)
 	}
+}
+
+// again starts this program anew in its own process, so that its container does not end.
+func again() error {
+	path, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("start anew: %w", err)
+	}
+	return fmt.Errorf("start anew: %w", syscall.Exec(path, os.Args, os.Environ()))
 }
 
 func run(o options) error {
 	if o.image == "" {
 		return errors.New("expected the receivers' image in --receiver-image or $RECEIVER_IMAGE, got none")
 	}
-	for flag, networks := range map[string]string{"--deny-networks": o.deny, "--allow-networks": o.allow} {
-		for network := range strings.SplitSeq(networks, ",") {
-			if _, _, err := net.ParseCIDR(network); err != nil && net.ParseIP(network) == nil && networks != "" {
-				return fmt.Errorf("%s: expected networks such as 10.0.0.0/8, separated by commas, got %q", flag, network)
-			}
+	for flag, list := range map[string]string{"--deny-networks": o.deny, "--allow-networks": o.allow} {
+		if _, err := networks.Parse(split(list)); err != nil {
+			return fmt.Errorf("%s: %w", flag, err)
 		}
 	}
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return fmt.Errorf("make the scheme: %w", err)
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the cluster: %w", err)
 	}
-	mgr, err := ctrl.NewManager(ctrl.GetConfigOrDie(), ctrl.Options{
+	apis, discover, err := optionalAPIs(config)
+	if err != nil {
+		return err
+	}
+	scheme, err := controllers.Scheme()
+	if err != nil {
+		return err
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:                        scheme,
-		Cache:                         controllers.CacheOptions(),
-		Metrics:                       server.Options{BindAddress: o.metrics},
+		Cache:                         controllers.CacheOptions(apis, split(o.namespaces)...),
+		Metrics:                       metricsOptions(o),
 		HealthProbeBindAddress:        o.probes,
 		LeaderElection:                o.elect,
 		LeaderElectionID:              "operator.pbxhook.io",
@@ -81,14 +125,43 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("make the manager: %w", err)
 	}
+	if err := setUp(mgr, o, apis); err != nil {
+		return err
+	}
+	if err := mgr.Add(&controllers.APIWatch{Client: discover, Known: apis, Every: apisEvery}); err != nil {
+		return fmt.Errorf("watch for optional APIs: %w", err)
+	}
+	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+func optionalAPIs(config *rest.Config) (controllers.APIs, discovery.ServerResourcesInterface, error) {
+	discover, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return controllers.APIs{}, nil, fmt.Errorf("make the discovery client: %w", err)
+	}
+	apis, err := controllers.DiscoverAPIs(discover)
+	return apis, discover, err
+}
+
+func metricsOptions(o options) server.Options {
+	metrics := server.Options{BindAddress: o.metrics, SecureServing: o.metricsSecure, CertDir: o.metricsCerts}
+	if o.metricsSecure {
+		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+	}
+	return metrics
+}
+
+func setUp(mgr manager.Manager, o options, apis controllers.APIs) error {
 	reconciler := &controllers.Reconciler{
 		Client:   mgr.GetClient(),
 		Live:     mgr.GetAPIReader(),
 		Events:   mgr.GetEventRecorder("pbxhook"),
-		Receiver: render.Receiver{Image: o.image, DenyNetworks: o.deny, AllowNetworks: o.allow},
+		Receiver: render.Receiver{Image: o.image, DenyNetworks: o.deny, AllowNetworks: o.allow, LeaveUser: !o.setUser},
+		Askers:   append(split(os.Getenv("POD_NAMESPACE")), split(o.monitoring)...),
+		APIs:     apis,
 	}
 	if o.poll {
-		reconciler.Ask = controllers.AskReceivers()
+		reconciler.Ask, reconciler.Reach = controllers.AskReceivers(), controllers.ReachTCP
 	}
 	if err := reconciler.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the controller: %w", err)
@@ -96,5 +169,16 @@ func run(o options) error {
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
 		return fmt.Errorf("set up the probes: %w", err)
 	}
-	return mgr.Start(ctrl.SetupSignalHandler())
+	return nil
+}
+
+// split reads a list separated by commas.
+func split(list string) []string {
+	var items []string
+	for item := range strings.SplitSeq(list, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
 }

@@ -14,9 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pbxhook/pbxhook/api/networks"
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
-	"github.com/pbxhook/pbxhook/receiver/deliver"
 )
 
 func main() {
@@ -37,10 +37,10 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(*cobra.Command, []string) (err error) {
-			if options.Networks.Deny, err = deliver.ParseNetworks(deny); err != nil {
+			if options.Networks.Deny, err = networks.Parse(deny); err != nil {
 				return fmt.Errorf("--deny-networks: %w", err)
 			}
-			if options.Networks.Allow, err = deliver.ParseNetworks(allow); err != nil {
+			if options.Networks.Allow, err = networks.Parse(allow); err != nil {
 				return fmt.Errorf("--allow-networks: %w", err)
 			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

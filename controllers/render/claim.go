@@ -13,9 +13,18 @@ func NeedsClaim(w *v1alpha1.PBXWebhook) bool {
 	return e != nil && e.Storage.Claim != nil
 }
 
-// Claim is the disk of an embedded journal. It is the webhook's, and goes with it, only where
-// deletionPolicy is Delete.
+// Volatile is whether the journal goes with the pod.
+func Volatile(w *v1alpha1.PBXWebhook) bool {
+	e := w.Spec.Journal.Embedded
+	return e != nil && e.Storage.EmptyDir != nil
+}
+
+// Claim is the disk of an embedded journal; nil where it has none. It is the webhook's, and goes with
+// it, only where deletionPolicy is Delete.
 func Claim(w *v1alpha1.PBXWebhook) *corev1ac.PersistentVolumeClaimApplyConfiguration {
+	if !NeedsClaim(w) {
+		return nil
+	}
 	spec := w.Spec.Journal.Embedded.Storage.Claim
 	size := defaultClaim
 	if spec.Size != nil {

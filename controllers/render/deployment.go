@@ -36,18 +36,13 @@ type Receiver struct {
 	Image string
 	// DenyNetworks and AllowNetworks say where targets may be, separated by commas.
 	DenyNetworks, AllowNetworks string
+	// LeaveUser leaves the user and group to the cluster: OpenShift gives each namespace its own.
+	LeaveUser bool
 }
 
 // Deployment runs the receiver. Its pod template does not depend on the configuration that
-// receivers reload: a changed target or password starts no pod.
-func Deployment(w *v1alpha1.PBXWebhook, receiver Receiver) (*appsv1ac.DeploymentApplyConfiguration, error) {
-	replicas := int32(1)
-	if w.Spec.Receiver.Replicas != nil {
-		replicas = *w.Spec.Receiver.Replicas
-	}
-	if !Enabled(w) {
-		replicas = 0
-	}
+// receivers reload: a changed target, password or certificate starts no pod.
+func Deployment(w *v1alpha1.PBXWebhook, receiver Receiver, replicas int32) (*appsv1ac.DeploymentApplyConfiguration, error) {
 	pod, err := podTemplate(w, receiver)
 	if err != nil {
 		return nil, err
@@ -68,18 +63,19 @@ func Deployment(w *v1alpha1.PBXWebhook, receiver Receiver) (*appsv1ac.Deployment
 			WithTemplate(pod)), nil
 }
 
-// Enabled is whether the webhook is to receive events.
-func Enabled(w *v1alpha1.PBXWebhook) bool { return w.Spec.Enabled == nil || *w.Spec.Enabled }
-
 func podTemplate(w *v1alpha1.PBXWebhook, receiver Receiver) (*corev1ac.PodTemplateSpecApplyConfiguration, error) {
+	security := corev1ac.PodSecurityContext().
+		WithRunAsNonRoot(true).
+		WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch).
+		WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
+	if !receiver.LeaveUser {
+		security.WithRunAsUser(nonRoot).WithRunAsGroup(nonRoot).WithFSGroup(nonRoot)
+	}
 	spec := corev1ac.PodSpec().
 		WithAutomountServiceAccountToken(false).
 		WithEnableServiceLinks(false).
 		WithTerminationGracePeriodSeconds(gracePeriod).
-		WithSecurityContext(corev1ac.PodSecurityContext().
-			WithRunAsNonRoot(true).WithRunAsUser(nonRoot).WithRunAsGroup(nonRoot).
-			WithFSGroup(nonRoot).WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch).
-			WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithSecurityContext(security).
 		WithContainers(container(w, receiver)).
 		WithVolumes(corev1ac.Volume().WithName("config").
 			WithSecret(corev1ac.SecretVolumeSource().WithSecretName(Name(w.Name)).WithDefaultMode(0o440)), dataVolume(w))
@@ -101,7 +97,7 @@ func container(w *v1alpha1.PBXWebhook, receiver Receiver) *corev1ac.ContainerApp
 		return corev1ac.ContainerPort().WithName(name).WithContainerPort(port).WithProtocol(corev1.ProtocolTCP)
 	}
 	args := []string{"--config=" + configFolder + "/" + ManifestKey, "--data-dir=" + dataFolder}
-	if !NeedsClaim(w) {
+	if Volatile(w) {
 		args = append(args, "--drain-first") // what is not delivered goes with the pod
 	}
 	if receiver.DenyNetworks != "" {

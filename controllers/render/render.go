@@ -27,8 +27,9 @@ const (
 
 // Ports of a receiver pod.
 const (
-	webhooksPort = 8080
-	metricsPort  = 9090
+	webhooksPort    = 8080
+	webhooksTLSPort = 8443
+	metricsPort     = 9090
 )
 
 // MetricsPort is where a receiver pod says how it fares.
@@ -36,6 +37,27 @@ const MetricsPort = metricsPort
 
 // Name is that of every child of a webhook.
 func Name(webhook string) string { return webhook + "-receiver" }
+
+// Path is where the receiver takes the webhook's requests.
+func Path(w *v1alpha1.PBXWebhook) string { return "/hooks/" + w.Namespace + "/" + w.Name }
+
+// Enabled is whether the webhook is to receive events.
+func Enabled(w *v1alpha1.PBXWebhook) bool { return w.Spec.Enabled == nil || *w.Spec.Enabled }
+
+// Replicas is how many receivers are wanted.
+func Replicas(w *v1alpha1.PBXWebhook) int32 {
+	switch {
+	case !Enabled(w):
+		return 0
+	case w.Spec.Receiver.Replicas != nil:
+		return *w.Spec.Receiver.Replicas
+	default:
+		return 1
+	}
+}
+
+// TLS is whether the receiver terminates TLS.
+func TLS(w *v1alpha1.PBXWebhook) bool { return w.Spec.Receiver.TLS != nil }
 
 // Labels are those of every child of a webhook.
 func Labels(w *v1alpha1.PBXWebhook) map[string]string {

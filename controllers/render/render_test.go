@@ -68,7 +68,7 @@ func TestObjects(t *testing.T) {
 	for name, text := range map[string]string{"minimal": minimal, "full": full, "emptydir": emptyDir} {
 		t.Run(name, func(t *testing.T) {
 			w := parse(t, text)
-			deployment, err := render.Deployment(w, render.Receiver{Image: "pbxhook:dev"})
+			deployment, err := render.Deployment(w, render.Receiver{Image: "pbxhook:dev"}, render.Replicas(w))
 			require.NoError(t, err)
 			objects := map[string]any{"deployment": deployment, "service": render.Service(w)}
 			if render.NeedsClaim(w) {
@@ -99,13 +99,13 @@ func TestManifestCarriesWhatIsReferredToAndNoMore(t *testing.T) {
 
 // TestPodsDoNotRollForWhatIsReloaded: a pod template that changed would start a pod.
 func TestPodsDoNotRollForWhatIsReloaded(t *testing.T) {
-	before, err := render.Deployment(parse(t, minimal), render.Receiver{Image: "a"})
+	before, err := render.Deployment(parse(t, minimal), render.Receiver{Image: "a"}, 1)
 	require.NoError(t, err)
 	w := parse(t, minimal)
 	w.Spec.Targets[0].URL = "http://another"
 	w.Spec.TimeZone = "Asia/Tehran"
 	w.Spec.Credentials = v1alpha1.Credentials{Anonymous: &v1alpha1.Anonymous{}}
-	after, err := render.Deployment(w, render.Receiver{Image: "a"})
+	after, err := render.Deployment(w, render.Receiver{Image: "a"}, 1)
 	require.NoError(t, err)
 	require.Equal(t, before.Spec.Template, after.Spec.Template)
 }

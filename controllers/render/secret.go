@@ -51,7 +51,10 @@ func Hash(manifest []byte) string {
 // it does not change its configuration.
 func Manifest(w *v1alpha1.PBXWebhook, values Values) ([]byte, error) {
 	spec := w.Spec.DeepCopy()
-	spec.Enabled, spec.Receiver, spec.Expose = nil, v1alpha1.Receiver{}, nil
+	spec.Receiver, spec.Expose = v1alpha1.Receiver{TLS: spec.Receiver.TLS}, nil
+	if Enabled(w) || !Volatile(w) { // an emptyDir is drained by a receiver that takes no new events
+		spec.Enabled = nil
+	}
 	if spec.Journal.Embedded != nil {
 		spec.Journal.Embedded.Storage = v1alpha1.EmbeddedStorage{}
 	}

@@ -14,6 +14,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pbxhook/pbxhook/api/networks"
 	"github.com/pbxhook/pbxhook/receiver/deliver"
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
 	"github.com/pbxhook/pbxhook/receiver/render"
@@ -153,7 +154,7 @@ func TestForbiddenAddresses(t *testing.T) {
 
 func TestNetworks(t *testing.T) {
 	parse := func(texts ...string) []netip.Prefix {
-		all, err := deliver.ParseNetworks(texts)
+		all, err := networks.Parse(texts)
 		require.NoError(t, err)
 		return all
 	}
@@ -181,8 +182,8 @@ func TestNetworks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, tc.want, tc.networks.Allows(netip.MustParseAddr(tc.address))) })
 	}
-	_, err := deliver.ParseNetworks([]string{"10.0.0.0"})
+	_, err := networks.Parse([]string{"10.0.0.0"})
 	require.NoError(t, err)
-	_, err = deliver.ParseNetworks([]string{"the office"})
+	_, err = networks.Parse([]string{"the office"})
 	require.ErrorContains(t, err, "expected a network")
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 	"syscall"
 )
 
@@ -17,24 +16,6 @@ type Networks struct {
 	Deny []netip.Prefix
 	// Allow allows what would be refused.
 	Allow []netip.Prefix
-}
-
-// ParseNetworks reads networks such as 10.0.0.0/8 and fd00::/8; an address stands for itself.
-func ParseNetworks(texts []string) ([]netip.Prefix, error) {
-	var all []netip.Prefix
-	for _, text := range texts {
-		text = strings.TrimSpace(text)
-		if address, err := netip.ParseAddr(text); err == nil {
-			all = append(all, netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen()))
-			continue
-		}
-		network, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, fmt.Errorf("expected a network such as 10.0.0.0/8, got %q", text)
-		}
-		all = append(all, network.Masked())
-	}
-	return all, nil
 }
 
 // nat64 is the network whose addresses hold an IPv4 address in their last 32 bits (RFC 6052).

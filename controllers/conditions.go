@@ -1,0 +1,263 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+	"github.com/pbxhook/pbxhook/controllers/render"
+)
+
+// conditions sets conditions of one webhook, all of one generation and time.
+type conditions struct {
+	webhook *v1alpha1.PBXWebhook
+	now     metav1.Time
+	held    map[string]bool // that were set in this pass
+}
+
+func (s *conditions) set(kind string, status metav1.ConditionStatus, reason, format string, args ...any) {
+	s.held[kind] = true
+	message := fmt.Sprintf(format, args...)
+	meta.SetStatusCondition(&s.webhook.Status.Conditions, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: s.webhook.Generation, LastTransitionTime: s.now,
+	})
+}
+
+func (s *conditions) remove(kind string) {
+	meta.RemoveStatusCondition(&s.webhook.Status.Conditions, kind)
+}
+
+func (s *conditions) get(kind string) metav1.Condition {
+	if c := meta.FindStatusCondition(s.webhook.Status.Conditions, kind); c != nil {
+		return *c
+	}
+	return metav1.Condition{Type: kind, Status: metav1.ConditionUnknown}
+}
+
+func (s *conditions) notImplemented() {
+	if fields := s.webhook.Spec.NotImplemented(); len(fields) > 0 {
+		s.set(v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented,
+			"this version of pbxhook does not act on spec.%s", strings.Join(fields, ", spec."))
+		return
+	}
+	s.remove(v1alpha1.ConditionNotImplemented)
+}
+
+func (s *conditions) journal() {
+	if render.NeedsClaim(s.webhook) {
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonPersistentVolume, "an accepted event survives the loss of its pod")
+		return
+	}
+	s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonEmptyDir,
+		"the journal is an emptyDir: events that are not yet delivered are lost when the pod is deleted; choose journal.embedded.storage.claim to keep them")
+}
+
+func (s *conditions) credentials(c configuration) {
+	switch {
+	case s.webhook.Spec.Credentials.Anonymous != nil:
+		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonAnonymous, "anyone who can reach the receiver is taken for the PBX")
+	case c.credentials == nil:
+		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "the PBX's credentials are known")
+	case c.credentials.lastGood:
+		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, c.credentials.reason, "%s; the last good credentials stay in force: create or mend it", c.credentials.message)
+	default:
+		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, c.credentials.reason, "%s: create it; until then the PBX is answered 503", c.credentials.message)
+	}
+}
+
+func (s *conditions) receiver(seen *observation) {
+	if !render.Enabled(s.webhook) {
+		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonDisabled, "spec.enabled is false: no receiver runs")
+		return
+	}
+	if seen.receivers.available > 0 && rolling(seen) {
+		reason, message := whyNone(seen)
+		if reason == v1alpha1.ReasonProgressing {
+			message = "a receiver of an earlier generation is being replaced"
+		}
+		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
+		return
+	}
+	if seen.receivers.unrouted && seen.receivers.unreachable == 0 {
+		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "the Service does not lead to the receiver yet")
+		return
+	}
+	if seen.receivers.available > 0 {
+		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "a receiver takes requests")
+		return
+	}
+	reason, message := whyNone(seen)
+	s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
+}
+
+// rolling is whether a receiver of an earlier pod template runs, or may run: soon it is gone.
+func rolling(seen *observation) bool {
+	d := seen.deployment
+	return d == nil || seen.written[kindOf(d)] || d.Status.ObservedGeneration < d.Generation || d.Status.Replicas > d.Status.UpdatedReplicas
+}
+
+func (s *conditions) exposed(seen *observation) {
+	s.set(v1alpha1.ConditionExposed, seen.exposure.status, seen.exposure.reason, "%s", seen.exposure.message)
+}
+
+func (s *conditions) configuration(seen *observation) {
+	answers := seen.receivers
+	set := func(status metav1.ConditionStatus, reason, format string, args ...any) {
+		s.set(v1alpha1.ConditionConfigurationApplied, status, reason, format, args...)
+	}
+	switch {
+	case answers.available == 0:
+		set(metav1.ConditionUnknown, v1alpha1.ReasonNoReceiver, "no receiver is available to ask")
+	case !answers.polled:
+		set(metav1.ConditionUnknown, v1alpha1.ReasonNotPolled, "the operator runs with --poll-receivers=false and judges by the API server alone")
+	case answers.refused != "":
+		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationRefused, "a receiver cannot use this configuration and runs the last good one: %s", answers.refused)
+	case len(answers.behind) > 0:
+		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationPending, "a receiver still runs an older configuration")
+	case answers.unreachable > 0:
+		set(metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable, "the operator cannot reach a receiver on port %d: see NetworkPolicies", render.MetricsPort)
+	default:
+		set(metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "every available receiver runs this configuration")
+	}
+}
+
+func (s *conditions) targets(seen *observation) {
+	var failing []string
+	if seen.receivers.report != nil {
+		for _, t := range seen.receivers.report.Targets {
+			wanted := slices.ContainsFunc(s.webhook.Spec.Targets, func(spec v1alpha1.Target) bool { return spec.Name == t.Name })
+			if !t.Healthy && wanted { // a removed one is shown, and no trouble
+				failing = append(failing, fmt.Sprintf("%s: %s", t.Name, t.LastError))
+			}
+		}
+	}
+	var lost []string
+	for _, m := range seen.configuration.references {
+		lost = append(lost, m.message)
+	}
+	switch {
+	case len(lost) > 0:
+		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonReferencesNotFound, "%s", strings.Join(lost, "; "))
+	case len(failing) > 0:
+		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsFailing, "%s", strings.Join(failing, "; "))
+	case seen.receivers.report == nil:
+		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionUnknown, v1alpha1.ReasonNoReceiver, "no receiver has told how its targets fare")
+	default:
+		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "every target takes its events")
+	}
+}
+
+// ready sums up: an event can be accepted and journalled under this generation. Targets do not count.
+func (s *conditions) ready(seen *observation) {
+	defer func() { // present only while they hold
+		for _, kind := range []string{v1alpha1.ConditionDisabled, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
+			if !s.held[kind] {
+				s.remove(kind)
+			}
+		}
+	}()
+	var stalled *stalledError
+	if errors.As(seen.blocked, &stalled) {
+		s.set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.reason, "%s", stalled.message)
+		s.set(v1alpha1.ConditionReady, metav1.ConditionFalse, stalled.reason, "%s", stalled.message)
+		return
+	}
+	if seen.blocked != nil {
+		s.reconciling(v1alpha1.ReasonProgressing, "%s", blockedMessage(seen.blocked))
+		s.set(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "%s", blockedMessage(seen.blocked))
+		return
+	}
+	if !render.Enabled(s.webhook) {
+		s.remove(v1alpha1.ConditionReady)
+		message := "spec.enabled is false: nothing is received, the journal is kept"
+		if seen.draining {
+			message = "spec.enabled is false: nothing is received; the receiver goes when it has delivered what its emptyDir holds"
+		}
+		s.set(v1alpha1.ConditionDisabled, metav1.ConditionTrue, v1alpha1.ReasonDisabled, "%s", message)
+		return
+	}
+	for _, kind := range []string{v1alpha1.ConditionCredentialsResolved, v1alpha1.ConditionReceiverAvailable, v1alpha1.ConditionConfigurationApplied} {
+		c := s.get(kind)
+		if c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ReasonNotPolled {
+			continue
+		}
+		s.set(v1alpha1.ConditionReady, c.Status, c.Reason, "%s", c.Message)
+		if c.Reason == v1alpha1.ReasonProgressing || c.Reason == v1alpha1.ReasonConfigurationPending {
+			s.reconciling(c.Reason, "%s", c.Message)
+		}
+		return
+	}
+	if seen.exposure.blocks {
+		s.set(v1alpha1.ConditionReady, metav1.ConditionFalse, seen.exposure.reason, "%s", seen.exposure.message)
+		return
+	}
+	if s.get(v1alpha1.ConditionConfigurationApplied).Reason == v1alpha1.ReasonNotPolled {
+		s.set(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "a receiver is available; whether it runs this configuration is not known (--poll-receivers=false)")
+		return
+	}
+	s.set(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "events are received and kept")
+}
+
+func (s *conditions) reconciling(reason, format string, args ...any) {
+	s.set(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reason, format, args...)
+}
+
+// blockedMessage says what the operator waits for; it does not change from one attempt to the next.
+func blockedMessage(err error) string {
+	if errors.Is(err, errReplacing) {
+		return errReplacing.Error()
+	}
+	return "the operator could not make the receiver's objects and tries again: see its log"
+}
+
+// whyNone says why no receiver is available, from what the kubelet and the Deployment say. Messages
+// name no pod, and do not change from one attempt to the next.
+func whyNone(seen *observation) (reason, message string) {
+	for i := range seen.pods {
+		pod := &seen.pods[i]
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
+		if reason, message = whyNotReady(pod); reason != "" {
+			return reason, message
+		}
+	}
+	if seen.deployment != nil {
+		for _, c := range seen.deployment.Status.Conditions {
+			if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+				return v1alpha1.ReasonPodsRefused, "the receiver's pod is refused: " + c.Message
+			}
+		}
+	}
+	return v1alpha1.ReasonProgressing, "the receiver is being started"
+}
+
+func whyNotReady(pod *corev1.Pod) (reason, message string) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return v1alpha1.ReasonUnschedulable, "no node takes the receiver's pod: " + c.Message
+		}
+	}
+	for _, c := range pod.Status.ContainerStatuses {
+		waiting := c.State.Waiting
+		if waiting == nil {
+			continue
+		}
+		switch waiting.Reason {
+		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull":
+			return v1alpha1.ReasonImagePullFailed, fmt.Sprintf("the receiver's image %s cannot be pulled: mend the operator's --receiver-image, or spec.receiver.pod.imagePullSecrets", c.Image)
+		case "CreateContainerConfigError", "CreateContainerError":
+			return v1alpha1.ReasonContainerConfigError, "the receiver's container cannot be made: " + waiting.Message
+		case "CrashLoopBackOff":
+			return v1alpha1.ReasonCrashLoop, "the receiver ends again and again: see its log (kubectl logs deployment/<name>-receiver)"
+		}
+	}
+	return "", ""
+}
