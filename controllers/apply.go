@@ -7,9 +7,9 @@ import (
 	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,39 +18,66 @@ import (
 	"github.com/pbxhook/pbxhook/controllers/render"
 )
 
-// apply makes a child what it should be, if it is not. What the operator owns of the live object must
-// be what it wants to own, and every list that it wants must have nothing else in it. So nothing is
-// written when nothing differs, also after a restart, and what somebody edited or deleted is restored.
-// A child that is not wanted any more is deleted.
+// apply makes a child what it should be, if it is not. It carries the hash of what was applied last: so
+// nothing is written when nothing differs, also after a restart. What somebody edited or deleted is
+// restored, and a child that is not wanted any more is deleted.
 func (r *Reconciler) apply(ctx context.Context, w *v1alpha1.PBXWebhook, c *child) (written bool, err error) {
 	if c.desired == nil {
 		return r.prune(ctx, w, c.live)
+	}
+	desired, err := stamped(c.desired)
+	if err != nil {
+		return false, err
 	}
 	found, err := r.find(ctx, w, c.live)
 	if err != nil {
 		return false, err
 	}
-	if !found {
-		return true, r.write(ctx, w, c.desired)
-	}
-	same, alone, err := c.compare()
-	if err != nil {
-		return false, fmt.Errorf("compare with what is there: %w", err)
-	}
-	if same && alone {
-		return false, nil
-	}
-	if !alone {
-		// a merge patch replaces lists as a whole; server-side apply would leave what others added
-		patch, err := json.Marshal(c.desired)
-		if err != nil {
-			return false, fmt.Errorf("write %s: %w", c.live.GetName(), err)
+	if found {
+		whole, err := covers(desired, c.live)
+		if err != nil || whole {
+			return false, err
 		}
-		if err := r.Patch(ctx, c.live, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldOwner)); err != nil {
+		if err := r.restore(ctx, desired, c.live); err != nil {
 			return false, err
 		}
 	}
-	return true, r.write(ctx, w, c.desired)
+	return true, r.write(ctx, w, client.ApplyConfigurationFromUnstructured(desired))
+}
+
+// restore takes out what somebody added to a list that the operator writes, which server-side apply would
+// leave: a merge patch replaces lists as a whole.
+func (r *Reconciler) restore(ctx context.Context, desired *unstructured.Unstructured, live client.Object) error {
+	if live.GetAnnotations()[annotationApplied] != desired.GetAnnotations()[annotationApplied] {
+		return nil // something else is wanted than last time
+	}
+	patch, err := json.Marshal(desired)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", live.GetName(), err)
+	}
+	return r.Patch(ctx, live, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldOwner))
+}
+
+// annotationApplied is the hash of what the operator applied last.
+const annotationApplied = "pbxhook.io/applied"
+
+// stamped is what is to be applied, with its hash.
+func stamped(desired any) (*unstructured.Unstructured, error) {
+	data, err := json.Marshal(desired)
+	if err != nil {
+		return nil, fmt.Errorf("write what is wanted: %w", err)
+	}
+	object := &unstructured.Unstructured{}
+	if err := object.UnmarshalJSON(data); err != nil {
+		return nil, fmt.Errorf("read what is wanted: %w", err)
+	}
+	annotations := object.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[annotationApplied] = render.Hash(data)[:32]
+	object.SetAnnotations(annotations)
+	return object, nil
 }
 
 // prune deletes a child that was wanted once. What is not the webhook's stays.
@@ -119,55 +146,29 @@ func kindOf(o client.Object) string {
 	return reflect.TypeOf(o).Elem().Name()
 }
 
-// compare is whether what the operator owns of the live object is what it wants to own, and whether
-// nobody added to its lists.
-func (c *child) compare() (same, alone bool, err error) {
-	want, err := asTyped(c.live, c.desired)
-	if err != nil {
-		return false, false, err
-	}
-	alone, err = covers(want, c.live)
-	if err != nil {
-		return false, false, err
-	}
-	if c.owned == nil { // a kind without an extractor: its fields never go, so that to cover them is enough
-		return true, alone, nil
-	}
-	extracted, err := c.owned()
-	if err != nil {
-		return false, false, fmt.Errorf("read what is owned of %s: %w", c.live.GetName(), err)
-	}
-	have, err := asTyped(c.live, extracted)
-	if err != nil {
-		return false, false, err
-	}
-	return equality.Semantic.DeepEqual(have, want), alone, nil
-}
-
-// asTyped reads what is written of an object as its own type, in which 1Gi and 1024Mi are the same.
-func asTyped(live client.Object, written any) (client.Object, error) {
-	data, err := json.Marshal(written)
-	if err != nil {
-		return nil, fmt.Errorf("compare %s: %w", live.GetName(), err)
-	}
-	typed := reflect.New(reflect.TypeOf(live).Elem()).Interface().(client.Object)
-	if err := json.Unmarshal(data, typed); err != nil {
-		return nil, fmt.Errorf("compare %s: %w", live.GetName(), err)
-	}
-	return typed, nil
-}
-
 // covers is whether an object has all that is wanted, and in each wanted list nothing else.
-func covers(want, have client.Object) (bool, error) {
-	wanted, err := runtime.DefaultUnstructuredConverter.ToUnstructured(want)
+func covers(desired *unstructured.Unstructured, live client.Object) (bool, error) {
+	want, err := likeLive(desired, live)
 	if err != nil {
-		return false, fmt.Errorf("compare %s: %w", have.GetName(), err)
+		return false, fmt.Errorf("compare %s: %w", live.GetName(), err)
 	}
-	found, err := runtime.DefaultUnstructuredConverter.ToUnstructured(have)
+	have, err := runtime.DefaultUnstructuredConverter.ToUnstructured(live)
 	if err != nil {
-		return false, fmt.Errorf("compare %s: %w", have.GetName(), err)
+		return false, fmt.Errorf("compare %s: %w", live.GetName(), err)
 	}
-	return covered(wanted["spec"], found["spec"]), nil
+	return covered(want["spec"], have["spec"]) && covered(want["metadata"], have["metadata"]), nil
+}
+
+// likeLive writes what is wanted as an object of the live one's type is written: with 1Gi for 1024Mi.
+func likeLive(desired *unstructured.Unstructured, live client.Object) (map[string]any, error) {
+	if _, untyped := live.(*unstructured.Unstructured); untyped {
+		return desired.Object, nil
+	}
+	typed := reflect.New(reflect.TypeOf(live).Elem()).Interface()
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(desired.Object, typed); err != nil {
+		return nil, err
+	}
+	return runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
 }
 
 func covered(want, have any) bool {

@@ -9,14 +9,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
-	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
-	networkingv1ac "k8s.io/client-go/applyconfigurations/networking/v1"
-	policyv1ac "k8s.io/client-go/applyconfigurations/policy/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	gatewayv1ac "sigs.k8s.io/gateway-api/applyconfiguration/apis/v1"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
@@ -24,22 +18,16 @@ import (
 
 // child is one object that a webhook needs, or does not need any more.
 type child struct {
-	live    client.Object              // of its kind, to be read
-	desired runtime.ApplyConfiguration // nil: not wanted
-	owned   func() (any, error)        // what the operator owns of live; nil: the kind has no extractor
+	live    client.Object // of its kind, to be read
+	desired any           // what is to be applied; nil: it is not wanted
 }
 
-// of makes a child of a kind: what is wanted of it, and how to tell what is owned of it.
-func of[L client.Object, A any, P interface {
-	*A
-	runtime.ApplyConfiguration
-}](live L, desired P, extract func(live L, owner string) (P, error),
-) child {
-	c := child{live: live, owned: func() (any, error) { return extract(live, FieldOwner) }}
-	if desired != nil {
-		c.desired = desired
+// of makes a child of a kind. A nil desired is one that is not wanted.
+func of[D any](live client.Object, desired *D) child {
+	if desired == nil {
+		return child{live: live}
 	}
-	return c
+	return child{live: live, desired: desired}
 }
 
 // children are the objects of a webhook beside its Secret, in the order in which they are made.
@@ -50,20 +38,20 @@ func (r *Reconciler) children(w *v1alpha1.PBXWebhook, replicas int32) ([]child, 
 	}
 	var list []child
 	if claim := render.Claim(w); claim != nil { // one that is not wanted any more holds events: it stays
-		list = append(list, of(&corev1.PersistentVolumeClaim{}, claim, corev1ac.ExtractPersistentVolumeClaim))
+		list = append(list, of(&corev1.PersistentVolumeClaim{}, claim))
 	}
 	list = append(list,
-		of(&networkingv1.NetworkPolicy{}, render.NetworkPolicy(w, r.Askers), networkingv1ac.ExtractNetworkPolicy),
-		of(&corev1.Service{}, render.Service(w), corev1ac.ExtractService),
-		of(&policyv1.PodDisruptionBudget{}, render.DisruptionBudget(w), policyv1ac.ExtractPodDisruptionBudget),
-		of(&appsv1.Deployment{}, deployment, appsv1ac.ExtractDeployment),
-		of(&networkingv1.Ingress{}, render.Ingress(w), networkingv1ac.ExtractIngress),
+		of(&networkingv1.NetworkPolicy{}, render.NetworkPolicy(w, r.Askers)),
+		of(&corev1.Service{}, render.Service(w)),
+		of(&policyv1.PodDisruptionBudget{}, render.DisruptionBudget(w)),
+		of(&appsv1.Deployment{}, deployment),
+		of(&networkingv1.Ingress{}, render.Ingress(w)),
 	)
 	if r.APIs.Gateway {
-		list = append(list, of(&gatewayv1.HTTPRoute{}, render.HTTPRoute(w), gatewayv1ac.ExtractHTTPRoute))
+		list = append(list, of(&gatewayv1.HTTPRoute{}, render.HTTPRoute(w)))
 	}
 	if r.APIs.PodMonitor {
-		list = append(list, child{live: podMonitor(), desired: client.ApplyConfigurationFromUnstructured(render.PodMonitor(w))})
+		list = append(list, of(podMonitor(), render.PodMonitor(w)))
 	}
 	return list, nil
 }

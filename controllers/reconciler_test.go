@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -34,7 +35,10 @@ import (
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard())
+	testenv.Main(m)
+}
 
 const patience = 20 * time.Second
 
@@ -48,10 +52,11 @@ type world struct {
 	apis       controllers.APIs
 	rollingOut atomic.Bool // Deployments stay as they are
 
-	mu     sync.Mutex
-	writes []string // mutating requests of the operator
-	report *statusz.Report
-	askErr error
+	mu        sync.Mutex
+	writes    []string // mutating requests of the operator
+	following string   // the webhook whose configuration receivers take at once
+	report    *statusz.Report
+	askErr    error
 }
 
 func newWorld(t *testing.T) *world {
@@ -123,14 +128,7 @@ func (w *world) operator() (stop func()) {
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pbxhook"),
 		Receiver: render.Receiver{Image: "pbxhook:test"}, Askers: []string{"pbxhook-system", "monitoring"}, APIs: w.apis,
 		Reach: func(context.Context, string) error { return nil },
-		Ask: func(context.Context, string) (*statusz.Report, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.report == nil && w.askErr == nil {
-				return nil, errors.New("not set up")
-			}
-			return w.report, w.askErr
-		},
+		Ask:   w.ask,
 	}
 	require.NoError(w.t, reconciler.SetupWithManager(mgr))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -145,6 +143,31 @@ func (w *world) operator() (stop func()) {
 	stop = func() { once.Do(func() { cancel(); <-done }) }
 	w.t.Cleanup(stop)
 	return stop
+}
+
+// ask is a receiver that says what the test wants it to say.
+func (w *world) ask(ctx context.Context, _ string) (*statusz.Report, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.following != "" {
+		secret := &corev1.Secret{}
+		if err := w.client.Get(ctx, client.ObjectKey{Namespace: w.namespace, Name: render.Name(w.following)}, secret); err != nil {
+			return nil, err
+		}
+		w.report.ConfigHash = render.Hash(secret.Data[render.ManifestKey])
+	}
+	if w.report == nil && w.askErr == nil {
+		return nil, errors.New("not set up")
+	}
+	return w.report, w.askErr
+}
+
+// follow has receivers take every configuration at once.
+func (w *world) follow(webhook string) {
+	w.answer("", nil)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.following = webhook
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -227,7 +250,7 @@ func ready(is bool) corev1.PodStatus {
 func (w *world) answer(hash string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.report, w.askErr = nil, err
+	w.report, w.askErr, w.following = nil, err, ""
 	if err == nil {
 		w.report = &statusz.Report{ConfigHash: hash, Webhooks: []statusz.Webhook{{
 			Targets: []v1alpha1.TargetStatus{{Name: "crm", Healthy: true}},

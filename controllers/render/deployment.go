@@ -54,13 +54,21 @@ func Deployment(w *v1alpha1.PBXWebhook, receiver Receiver, replicas int32) (*app
 			WithReplicas(replicas).
 			WithRevisionHistoryLimit(3).
 			WithSelector(metav1ac.LabelSelector().WithMatchLabels(Selector(w))).
-			// The new pod waits for the journal's lock beside the old one, which goes on accepting until
-			// it lets go: the gap is as small as the hand-over.
 			WithStrategy(appsv1ac.DeploymentStrategy().
 				WithType(appsv1.RollingUpdateDeploymentStrategyType).
 				WithRollingUpdate(appsv1ac.RollingUpdateDeployment().
-					WithMaxSurge(intstr.FromInt32(1)).WithMaxUnavailable(intstr.FromInt32(1)))).
+					WithMaxSurge(intstr.FromInt32(1)).WithMaxUnavailable(intstr.FromInt32(maxUnavailable(w))))).
 			WithTemplate(pod)), nil
+}
+
+// maxUnavailable is one for an embedded journal: the new pod is not ready before it has the journal's lock,
+// for which it waits beside the old one, which goes on accepting until it lets go. So the gap is as small
+// as the hand-over.
+func maxUnavailable(w *v1alpha1.PBXWebhook) int32 {
+	if w.Spec.Journal.NATS != nil {
+		return 0
+	}
+	return 1
 }
 
 func podTemplate(w *v1alpha1.PBXWebhook, receiver Receiver) (*corev1ac.PodTemplateSpecApplyConfiguration, error) {

@@ -1,6 +1,8 @@
 package render_test
 
 import (
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -60,31 +62,61 @@ func values() render.Values {
 		"Secret/pbx":   {"username": []byte("u"), "password": []byte("p"), "unrelated": []byte("left out")},
 		"Secret/crm":   {"username": []byte("cu"), "password": []byte("cp"), "api-key": []byte("k")},
 		"ConfigMap/ca": {"ca.crt": []byte("PEM")},
+		"Secret/tls":   {"tls.crt": []byte("certificate"), "tls.key": []byte("key"), "ca.crt": []byte("left out")},
 	}
 }
 
+// with is the minimal webhook with more in its spec.
+func with(lines string) string { return strings.TrimRight(minimal, "\n") + "\n" + lines + "\n" }
+
 func TestObjects(t *testing.T) {
-	emptyDir := strings.Replace(minimal, "claim: {size: 2Gi}", "emptyDir: {}", 1)
-	for name, text := range map[string]string{"minimal": minimal, "full": full, "emptydir": emptyDir} {
+	for name, tc := range map[string]struct {
+		webhook  string
+		receiver render.Receiver
+	}{
+		"minimal":      {webhook: minimal},
+		"full":         {webhook: full},
+		"emptydir":     {webhook: strings.Replace(minimal, "claim: {size: 2Gi}", "emptyDir: {}", 1)},
+		"loadbalancer": {webhook: with("  expose: {service: {type: LoadBalancer, loadBalancerClass: example.com/lb, externalTrafficPolicy: Local, annotations: {external-dns.alpha.kubernetes.io/hostname: pbx.example.com}}}")},
+		"nodeport-tls": {webhook: with("  expose: {service: {type: NodePort, externalTrafficPolicy: Cluster}}\n  receiver: {tls: {secretRef: {name: tls}}}")},
+		"tls":          {webhook: with("  receiver: {tls: {secretRef: {name: tls}}}")},
+		"ingress":      {webhook: with("  expose: {ingress: {className: nginx, host: pbx.example.com, tlsSecretName: pbx-tls, annotations: {cert-manager.io/cluster-issuer: le}}}")},
+		"gateway":      {webhook: with("  expose: {gateway: {parentRefs: [{name: public, namespace: gateways, sectionName: https}], hostnames: [pbx.example.com]}}")},
+		"replicas":     {webhook: strings.Replace(minimal, "journal: {embedded: {storage: {claim: {size: 2Gi}}}}", "journal: {nats: {url: \"nats://nats:4222\"}}\n  receiver: {replicas: 3}", 1)},
+		"platform":     {webhook: minimal, receiver: render.Receiver{LeaveUser: true, DenyNetworks: "10.0.0.0/8", AllowNetworks: "10.1.0.0/16"}},
+	} {
 		t.Run(name, func(t *testing.T) {
-			w := parse(t, text)
-			deployment, err := render.Deployment(w, render.Receiver{Image: "pbxhook:dev"}, render.Replicas(w))
+			w := parse(t, tc.webhook)
+			tc.receiver.Image = "pbxhook:dev"
+			deployment, err := render.Deployment(w, tc.receiver, render.Replicas(w))
 			require.NoError(t, err)
-			objects := map[string]any{"deployment": deployment, "service": render.Service(w)}
-			if render.NeedsClaim(w) {
-				objects["claim"] = render.Claim(w)
-			}
 			manifest, err := render.Manifest(w, values())
 			require.NoError(t, err)
 			golden.Equal(t, name+"/manifest.yaml", manifest)
-			objects["secret"] = render.Secret(w, []byte("see manifest.yaml"))
+			objects := map[string]any{
+				"deployment": deployment, "service": render.Service(w), "secret": render.Secret(w, []byte("see manifest.yaml")),
+				"claim": render.Claim(w), "networkpolicy": render.NetworkPolicy(w, []string{"pbxhook-system", "monitoring"}),
+				"disruptionbudget": render.DisruptionBudget(w), "ingress": render.Ingress(w), "httproute": render.HTTPRoute(w),
+				"podmonitor": render.PodMonitor(w).Object,
+			}
 			for kind, object := range objects {
+				if reflect.ValueOf(object).IsNil() {
+					require.NoFileExists(t, filepath.Join("testdata", name, kind+".yaml"))
+					continue
+				}
 				data, err := sigsyaml.Marshal(object)
 				require.NoError(t, err)
 				golden.Equal(t, name+"/"+kind+".yaml", data)
 			}
 		})
 	}
+}
+
+// TestNobodyAsksWhoIsNotNamed: a rule without peers would let everyone in.
+func TestNobodyAsksWhoIsNotNamed(t *testing.T) {
+	policy := render.NetworkPolicy(parse(t, minimal), nil)
+	require.Len(t, policy.Spec.Ingress, 1)
+	require.Equal(t, int32(8080), policy.Spec.Ingress[0].Ports[0].Port.IntVal)
 }
 
 func TestManifestCarriesWhatIsReferredToAndNoMore(t *testing.T) {
@@ -94,6 +126,7 @@ func TestManifestCarriesWhatIsReferredToAndNoMore(t *testing.T) {
 	require.NoError(t, err)
 	want := values()
 	delete(want["Secret/pbx"], "unrelated")
+	delete(want, "Secret/tls") // not referred to
 	require.Equal(t, want, got)
 }
 
