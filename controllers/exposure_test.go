@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	clientset "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -242,12 +244,23 @@ func gatewayAPI(t *testing.T) {
 	install(t, filepath.Join(strings.TrimSpace(string(folder)), "config", "crd", "standard"))
 }
 
+// install installs CustomResourceDefinitions in the API server, for as long as the test runs.
 func install(t *testing.T, path string) {
 	t.Helper()
-	options := envtest.CRDInstallOptions{Paths: []string{path}, ErrorIfPathMissing: true, CleanUpAfterUse: true, MaxTime: time.Minute}
-	_, err := envtest.InstallCRDs(testenv.Config, options)
+	options := envtest.CRDInstallOptions{Paths: []string{path}, ErrorIfPathMissing: true, MaxTime: time.Minute}
+	crds, err := envtest.InstallCRDs(testenv.Config, options)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, envtest.UninstallCRDs(testenv.Config, options)) })
+	t.Cleanup(func() {
+		require.NoError(t, envtest.UninstallCRDs(testenv.Config, options))
+		api, err := clientset.NewForConfig(testenv.Config)
+		require.NoError(t, err)
+		for _, crd := range crds {
+			require.Eventually(t, func() bool {
+				_, err := api.ApiextensionsV1().CustomResourceDefinitions().Get(context.Background(), crd.Name, metav1.GetOptions{})
+				return apierrors.IsNotFound(err)
+			}, patience, 50*time.Millisecond, "%s should be gone", crd.Name)
+		}
+	})
 }
 
 func discover(t *testing.T) controllers.APIs {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,12 +15,15 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	kstatus "sigs.k8s.io/cli-utils/pkg/kstatus/status"
@@ -54,14 +58,15 @@ type world struct {
 
 	mu        sync.Mutex
 	writes    []string // mutating requests of the operator
-	following string   // the webhook whose configuration receivers take at once
+	used      map[string]bool
+	following string // the webhook whose configuration receivers take at once
 	report    *statusz.Report
 	askErr    error
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t}
+	w := &world{t: t, used: map[string]bool{}}
 	var err error
 	w.client, err = client.New(testenv.Config, client.Options{Scheme: scheme(t)})
 	require.NoError(t, err)
@@ -111,11 +116,12 @@ func (w *world) operator() (stop func()) {
 	restConfig := rest.CopyConfig(testenv.Operator)
 	restConfig.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			w.mu.Lock()
+			w.used[right(r)] = true
 			if r.Method != http.MethodGet {
-				w.mu.Lock()
 				w.writes = append(w.writes, r.Method+" "+r.URL.Path)
-				w.mu.Unlock()
 			}
+			w.mu.Unlock()
 			return next.RoundTrip(r)
 		})
 	})
@@ -360,7 +366,7 @@ func TestFromNewToReady(t *testing.T) {
 		w.quiet()
 		require.Empty(t, w.written())
 	})
-	t.Run("what somebody edits or deletes is restored", func(t *testing.T) {
+	t.Run("what somebody adds is taken out, and what is deleted comes back", func(t *testing.T) {
 		defer w.quiet()
 		service := &corev1.Service{}
 		w.get(service, "callcenter-receiver")
@@ -519,6 +525,204 @@ func TestForeignObjectsAreRefused(t *testing.T) {
 			require.Equal(t, version, object.GetResourceVersion(), "it was not touched")
 		})
 	}
+}
+
+// TestDrift: every child that is edited or deleted by hand is what it should be a moment later.
+func TestDrift(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
+		p.Spec.Expose = &v1alpha1.Expose{Ingress: &v1alpha1.ExposeIngress{Host: "pbx.example.com", Annotations: map[string]v1alpha1.AnnotationValue{"a": "b"}}}
+	})
+	w.healthy("callcenter")
+	key := client.ObjectKey{Namespace: w.namespace, Name: "callcenter-receiver"}
+	for kind, tc := range map[string]struct {
+		object client.Object
+		patch  string
+		whole  func(o client.Object) bool
+	}{
+		"Secret": {&corev1.Secret{}, `{"data":{"manifest.yaml":"eA=="}}`, func(o client.Object) bool {
+			return len(o.(*corev1.Secret).Data[render.ManifestKey]) > 100
+		}},
+		"label": {&corev1.Secret{}, `{"metadata":{"labels":{"pbxhook.io/webhook":"another"}}}`, func(o client.Object) bool {
+			return o.GetLabels()[render.LabelWebhook] == "callcenter"
+		}},
+		"Service": {&corev1.Service{}, `{"spec":{"selector":{"pbxhook.io/webhook":"another"}}}`, func(o client.Object) bool {
+			return o.(*corev1.Service).Spec.Selector[render.LabelWebhook] == "callcenter"
+		}},
+		"Deployment": {&appsv1.Deployment{}, `{"spec":{"replicas":3,"template":{"spec":{"automountServiceAccountToken":true}}}}`, func(o client.Object) bool {
+			d := o.(*appsv1.Deployment)
+			return *d.Spec.Replicas == 1 && !*d.Spec.Template.Spec.AutomountServiceAccountToken
+		}},
+		"NetworkPolicy": {&networkingv1.NetworkPolicy{}, `{"spec":{"ingress":[{}]}}`, func(o client.Object) bool {
+			rules := o.(*networkingv1.NetworkPolicy).Spec.Ingress
+			return len(rules) == 2 && len(rules[0].Ports) == 1
+		}},
+		"Ingress": {&networkingv1.Ingress{}, `{"metadata":{"annotations":{"a":"c"}},"spec":{"rules":[{"host":"evil.example.com"}]}}`, func(o client.Object) bool {
+			return o.GetAnnotations()["a"] == "b" && o.(*networkingv1.Ingress).Spec.Rules[0].Host == "pbx.example.com"
+		}},
+		"Ingress of two rules": {&networkingv1.Ingress{}, `{"spec":{"tls":[{"hosts":["pbx.example.com"]}],"rules":[{"host":"pbx.example.com"},{"host":"evil.example.com"}]}}`, func(o client.Object) bool {
+			return len(o.(*networkingv1.Ingress).Spec.Rules) == 1
+		}},
+	} {
+		t.Run(kind+" edited", func(t *testing.T) {
+			require.NoError(t, w.client.Get(t.Context(), key, tc.object))
+			require.NoError(t, w.client.Patch(t.Context(), tc.object, client.RawPatch(types.MergePatchType, []byte(tc.patch)), client.FieldOwner("somebody")))
+			require.Eventually(t, func() bool {
+				return w.client.Get(t.Context(), key, tc.object) == nil && tc.whole(tc.object)
+			}, patience, 50*time.Millisecond)
+		})
+		t.Run(kind+" deleted", func(t *testing.T) {
+			require.NoError(t, w.client.Get(t.Context(), key, tc.object))
+			uid := tc.object.GetUID()
+			require.NoError(t, w.client.Delete(t.Context(), tc.object))
+			require.Eventually(t, func() bool {
+				return w.client.Get(t.Context(), key, tc.object) == nil && tc.object.GetUID() != uid && tc.whole(tc.object)
+			}, patience, 50*time.Millisecond)
+		})
+	}
+	w.quiet()
+	w.written()
+	w.quiet()
+	require.Empty(t, w.written(), "then there is peace")
+}
+
+// TestRollout: while a receiver of an earlier template is still there, it is about to go.
+func TestRollout(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	webhook := w.webhook("callcenter", nil)
+	w.healthy("callcenter")
+	w.follow("callcenter")
+	w.rollingOut.Store(true)
+	w.get(webhook, "callcenter")
+	webhook.Spec.Receiver.Pod = &v1alpha1.Pod{Annotations: map[string]v1alpha1.AnnotationValue{"a": "b"}}
+	require.NoError(t, w.client.Update(t.Context(), webhook))
+	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady).Message, "being replaced")
+
+	deployment := &appsv1.Deployment{}
+	w.get(deployment, "callcenter-receiver")
+	deployment.Status.ObservedGeneration, deployment.Status.Replicas, deployment.Status.UpdatedReplicas = deployment.Generation, 2, 1
+	require.NoError(t, w.client.Status().Update(t.Context(), deployment))
+	w.quiet()
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	w.rollingOut.Store(false)
+	w.get(deployment, "callcenter-receiver")
+	deployment.Status.Replicas = 1
+	require.NoError(t, w.client.Status().Update(t.Context(), deployment))
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+}
+
+// TestNewWebhookIsNotCurrent: before the operator has seen it, nobody may take it for ready.
+func TestNewWebhookIsNotCurrent(t *testing.T) {
+	w := newWorld(t)
+	webhook := w.webhook("callcenter", nil)
+	require.Equal(t, int64(-1), webhook.Status.ObservedGeneration)
+	require.Equal(t, kstatus.InProgressStatus, kstatusOf(t, webhook))
+	w.operator()
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.healthy("callcenter")
+	w.get(webhook, "callcenter")
+	require.Equal(t, kstatus.CurrentStatus, kstatusOf(t, webhook))
+	webhook.Generation++ // as in the moment after an edit
+	require.Equal(t, kstatus.InProgressStatus, kstatusOf(t, webhook))
+}
+
+// TestDisabledOnEmptyDirDrainsFirst: what lies in the emptyDir would go with the pod.
+func TestDisabledOnEmptyDirDrainsFirst(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	stop := w.operator()
+	webhook := w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
+		p.Spec.Journal = v1alpha1.Journal{Embedded: &v1alpha1.EmbeddedJournal{Storage: v1alpha1.EmbeddedStorage{EmptyDir: &v1alpha1.EmptyDir{}}}}
+	})
+	pod := w.healthy("callcenter")
+	pending := func(n int64) {
+		w.follow("callcenter")
+		w.mu.Lock()
+		w.report.Webhooks[0].Events.Pending = n
+		w.mu.Unlock()
+	}
+	pending(7)
+	w.get(webhook, "callcenter")
+	webhook.Spec.Enabled = ptr.To(false)
+	require.NoError(t, w.client.Update(t.Context(), webhook))
+	got := w.eventually("callcenter", v1alpha1.ConditionDisabled, metav1.ConditionTrue, v1alpha1.ReasonDisabled)
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionDisabled).Message, "has delivered")
+	w.quiet()
+	deployment := &appsv1.Deployment{}
+	w.get(deployment, "callcenter-receiver")
+	require.Equal(t, int32(1), *deployment.Spec.Replicas)
+	require.Contains(t, w.manifest("callcenter"), "enabled: false", "the receiver takes nothing new")
+
+	stop() // what it knows is all in the cluster
+	w.operator()
+	w.touch(pod)
+	w.quiet()
+	w.get(deployment, "callcenter-receiver")
+	require.Equal(t, int32(1), *deployment.Spec.Replicas)
+
+	pending(0)
+	w.touch(pod)
+	require.Eventually(t, func() bool {
+		w.get(deployment, "callcenter-receiver")
+		return *deployment.Spec.Replicas == 0
+	}, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool {
+		w.get(got, "callcenter")
+		return !strings.Contains(meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionDisabled).Message, "has delivered")
+	}, patience, 50*time.Millisecond)
+}
+
+// manifest is the receiver's configuration as written.
+func (w *world) manifest(webhook string) string {
+	secret := &corev1.Secret{}
+	w.get(secret, webhook+"-receiver")
+	return string(secret.Data[render.ManifestKey])
+}
+
+// TestScale: an HPA, KEDA and `kubectl scale` find what they need; an embedded journal has one writer.
+func TestScale(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	webhook := w.webhook("callcenter", nil)
+	w.healthy("callcenter")
+	require.Eventually(t, func() bool {
+		scale := &autoscalingv1.Scale{}
+		require.NoError(t, w.client.SubResource("scale").Get(t.Context(), webhook, scale))
+		return scale.Spec.Replicas == 1 && scale.Status.Replicas == 1 && scale.Status.Selector == "app.kubernetes.io/name=pbxhook-receiver,pbxhook.io/webhook=callcenter"
+	}, patience, 50*time.Millisecond)
+	scale := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: 2}}
+	err := w.client.SubResource("scale").Update(t.Context(), webhook, client.WithSubResourceBody(scale))
+	require.ErrorContains(t, err, "more than one replica needs journal.nats")
+}
+
+// TestPodMonitor: where Prometheus Operator is installed, receivers are scraped.
+func TestPodMonitor(t *testing.T) {
+	install(t, filepath.Join("testdata", "podmonitors.yaml"))
+	w := newWorld(t)
+	w.apis = discover(t)
+	require.True(t, w.apis.PodMonitor)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", nil)
+	w.healthy("callcenter")
+	monitor := &unstructured.Unstructured{}
+	monitor.SetGroupVersionKind(render.PodMonitorKind)
+	w.get(monitor, "callcenter-receiver")
+	uid := monitor.GetUID()
+	require.NoError(t, w.client.Delete(t.Context(), monitor))
+	require.Eventually(t, func() bool {
+		return w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "callcenter-receiver"}, monitor) == nil && monitor.GetUID() != uid
+	}, patience, 50*time.Millisecond)
+	w.quiet()
+	w.written()
+	w.quiet()
+	require.Empty(t, w.written())
 }
 
 func TestDisabled(t *testing.T) {
