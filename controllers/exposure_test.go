@@ -2,14 +2,9 @@ package controllers_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
-	"math/big"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +23,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers"
+	"github.com/pbxhook/pbxhook/test/certs"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
 
@@ -106,7 +102,7 @@ func TestExposedByNodePort(t *testing.T) {
 	require.Equal(t, corev1.ServiceExternalTrafficPolicyLocal, service.Spec.ExternalTrafficPolicy, "the sender's address is kept")
 	port := service.Spec.Ports[0].NodePort
 	require.NotZero(t, port)
-	w.url("http://192.0.2.1:" + itoa(port) + w.path())
+	w.url("http://192.0.2.1:" + strconv.Itoa(int(port)) + w.path())
 
 	t.Run("and taken back", func(t *testing.T) {
 		webhook := &v1alpha1.PBXWebhook{}
@@ -120,8 +116,6 @@ func TestExposedByNodePort(t *testing.T) {
 		require.Empty(t, service.Spec.ExternalTrafficPolicy)
 	})
 }
-
-func itoa(n int32) string { return strings.TrimSpace(big.NewInt(int64(n)).String()) }
 
 func TestExposedByIngress(t *testing.T) {
 	w := newWorld(t)
@@ -185,26 +179,13 @@ func TestVoIPstudioNeedsHTTPS(t *testing.T) {
 	w.eventually("callcenter", v1alpha1.ConditionExposed, metav1.ConditionFalse, v1alpha1.ReasonHTTPSRequired)
 	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 
-	crt, key := certificate(t)
+	crt, key := certs.SelfSigned(t, "pbx.example.com")
 	w.secret("tls", map[string]string{"tls.crt": crt, "tls.key": key})
 	webhook := &v1alpha1.PBXWebhook{}
 	w.get(webhook, "callcenter")
 	webhook.Spec.Receiver.TLS = &v1alpha1.ReceiverTLS{SecretRef: v1alpha1.SecretReference{Name: "tls"}}
 	require.NoError(t, w.client.Update(t.Context(), webhook))
 	w.eventually("callcenter", v1alpha1.ConditionExposed, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
-}
-
-// certificate is a self-signed one with its key, in PEM.
-func certificate(t *testing.T) (crt, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"pbx.example.com"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	require.NoError(t, err)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	require.NoError(t, err)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
 
 func TestReceiverTLS(t *testing.T) {
@@ -216,8 +197,8 @@ func TestReceiverTLS(t *testing.T) {
 	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionExposed).Message, "nothing is taken over https")
 	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)
 
-	crt, key := certificate(t)
-	_, another := certificate(t)
+	crt, key := certs.SelfSigned(t, "pbx.example.com")
+	_, another := certs.SelfSigned(t, "pbx.example.com")
 	secret := w.secret("tls", map[string]string{"tls.crt": crt, "tls.key": another})
 	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonInvalidValue)
 	secret.StringData = map[string]string{"tls.key": key}

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,6 +28,9 @@ type plan struct {
 	filter    *filter.Filter // nil where its expression is refused, and there is no last good one
 	filterErr error          // its expression does not compile
 	targets   []targetPlan
+	// certificate of receiver.tls; certificateErr says why it cannot be used.
+	certificate    *tls.Certificate
+	certificateErr error
 }
 
 type targetPlan struct {
@@ -54,10 +58,13 @@ func (p *plan) target(name string) *targetPlan {
 	return nil
 }
 
-// keepLastGood keeps the expressions and templates of the last plan in force where this one's do not
-// compile. Where there never was a good one, events wait: neither are they lost, nor sent to whom they
+// keepLastGood keeps the expressions, templates and certificate of the last plan in force where this
+// one's cannot be used. Where there never was a good one, events wait: neither are they lost, nor sent to whom they
 // are not for.
 func (p *plan) keepLastGood(last *plan) {
+	if p.certificateErr != nil && last != nil {
+		p.certificate = last.certificate
+	}
 	kept := last != nil && last.filter != nil
 	switch {
 	case p.filterErr == nil:
@@ -121,6 +128,7 @@ func planFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests, options Op
 		return nil, fmt.Errorf("PBXWebhook %s: %w", id, err)
 	}
 	p := &plan{manifest: manifest}
+	p.certificate, p.certificateErr = certificateFor(manifest, values)
 	p.filter, p.filterErr = filter.Compile(spec)
 	p.ingest = ingest.Webhook{
 		Namespace: manifest.Namespace, Name: manifest.Name, Provider: spec.Provider,

@@ -8,6 +8,7 @@ package receiver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,10 +26,11 @@ import (
 
 // Options of a receiver.
 type Options struct {
-	Listen  string // address for PBXs
-	Metrics string // address of /metrics, /healthz, /readyz and /statusz
-	Admin   string // address of the admin API; loopback
-	DataDir string // journals lie under it
+	Listen    string // address for PBXs
+	ListenTLS string // the same over TLS, for webhooks with receiver.tls
+	Metrics   string // address of /metrics, /healthz, /readyz and /statusz
+	Admin     string // address of the admin API; loopback
+	DataDir   string // journals lie under it
 	// Load reads the configuration.
 	Load func() (*config.Manifests, error)
 	// Watch are files or folders; when they change, the configuration is read again.
@@ -43,10 +45,11 @@ type Options struct {
 	// Grace is how long the end may take in all.
 	Grace time.Duration
 	// DrainFirst delivers what is pending before the end, as far as Grace allows: for a journal that
-	// goes with the pod.
+	// goes with the pod. A webhook that is disabled is served all the same, and takes nothing.
 	DrainFirst bool
-	// Serving is called once the webhooks are served, with the address for PBXs.
-	Serving func(address string, webhooks []*v1alpha1.PBXWebhook)
+	// Serving is called once the webhooks are served, with the address for PBXs, and that over TLS if
+	// there is one.
+	Serving func(address, addressTLS string, webhooks []*v1alpha1.PBXWebhook)
 	Log     *slog.Logger
 }
 
@@ -56,6 +59,9 @@ type Receiver struct {
 	log     *slog.Logger
 	metrics *metrics
 	ingest  *ingest.Handler
+
+	certificates certificates
+	tls          *server // nil while no webhook has a certificate
 
 	attempts context.Context // of deliveries under way
 	abandon  context.CancelFunc
@@ -85,11 +91,11 @@ func New(options Options) *Receiver {
 // closes the journals and returns. While another process has a journal open it waits, not ready.
 func (r *Receiver) Run(ctx context.Context) (err error) {
 	defer r.abandon()
-	metricsServer, err := r.listen("metrics", r.options.Metrics, r.metricsHandler())
+	metricsServer, err := r.listen("metrics", r.options.Metrics, r.metricsHandler(), nil)
 	if err != nil {
 		return err
 	}
-	adminServer, err := r.listen("admin", r.options.Admin, r.adminHandler())
+	adminServer, err := r.listen("admin", r.options.Admin, r.adminHandler(), nil)
 	if err != nil {
 		return errors.Join(err, metricsServer.close(context.Background()))
 	}
@@ -99,12 +105,15 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 	if err := r.reload(ctx); err != nil {
 		return err
 	}
-	hooks, err := r.listen("webhooks", r.options.Listen, r.ingest)
+	hooks, err := r.listen("webhooks", r.options.Listen, r.ingest, nil)
 	if err != nil {
 		return err
 	}
+	if err := r.listenTLS(); err != nil {
+		return errors.Join(err, hooks.close(context.Background()))
+	}
 	if r.options.Serving != nil {
-		r.options.Serving(hooks.address, r.config.Webhooks)
+		r.options.Serving(hooks.address, r.tls.listens(), r.config.Webhooks)
 	}
 	watchErr := r.watch(ctx) // returns when ctx ends
 	r.end(hooks)
@@ -123,7 +132,7 @@ func (r *Receiver) end(hooks *server) {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	if err := hooks.close(ctx); err != nil {
+	if err := errors.Join(hooks.close(ctx), r.tls.close(ctx)); err != nil {
 		r.log.Warn("requests were cut off", "error", err)
 	}
 	time.AfterFunc(time.Until(deadline)-time.Second, r.abandon) // deliveries that take longer are made again after the start
@@ -183,13 +192,15 @@ func (r *Receiver) unrefuse() {
 func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error {
 	plans := make([]*plan, 0, len(manifests.Webhooks))
 	for _, manifest := range manifests.Webhooks {
-		if manifest.Spec.Enabled != nil && !*manifest.Spec.Enabled {
+		enabled := manifest.Spec.Enabled == nil || *manifest.Spec.Enabled
+		if !enabled && !r.options.DrainFirst {
 			continue
 		}
 		p, err := planFor(manifest, manifests, r.options)
 		if err != nil {
 			return err
 		}
+		p.ingest.Closed = !enabled
 		plans = append(plans, p)
 	}
 	served := make([]*ingest.Webhook, 0, len(plans))
@@ -204,10 +215,14 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 		if err := w.apply(p, r.attempts); err != nil {
 			return fmt.Errorf("PBXWebhook %s: %w", id, err)
 		}
+		if p.certificateErr != nil {
+			r.log.Warn("no certificate to serve https with, the last good one stays in use", "webhook", id, "error", p.certificateErr)
+		}
 		p.ingest.Journal = w.journal
 		served = append(served, &p.ingest)
 	}
 	r.ingest.Serve(served)
+	r.certificates.put(plans)
 	return r.forget(kept)
 }
 
@@ -295,8 +310,9 @@ const (
 	maxHeader      = 64 << 10
 )
 
-// listen serves on an address; an empty one is not served.
-func (r *Receiver) listen(what, address string, handler http.Handler) (*server, error) {
+// listen serves on an address, over TLS where there is a configuration for it; an empty address is not
+// served.
+func (r *Receiver) listen(what, address string, handler http.Handler, secure *tls.Config) (*server, error) {
 	s := &server{done: make(chan struct{})}
 	if address == "" {
 		close(s.done)
@@ -308,22 +324,34 @@ func (r *Receiver) listen(what, address string, handler http.Handler) (*server, 
 	}
 	s.address = listener.Addr().String()
 	s.http = &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
+		Handler: handler, TLSConfig: secure, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
 		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // of clients that break off
 	}
 	go func() {
 		defer close(s.done)
-		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		serve := s.http.Serve
+		if secure != nil {
+			serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+		}
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			r.log.Error("stopped listening", "for", what, "error", err)
 		}
 	}()
 	return s, nil
 }
 
+// listens is where the server listens, if there is one.
+func (s *server) listens() string {
+	if s == nil {
+		return ""
+	}
+	return s.address
+}
+
 // close waits for the requests under way.
 func (s *server) close(ctx context.Context) error {
-	if s.http == nil {
+	if s == nil || s.http == nil {
 		return nil
 	}
 	err := s.http.Shutdown(ctx)

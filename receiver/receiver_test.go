@@ -67,6 +67,8 @@ type running struct {
 	t             *testing.T
 	file, data    string
 	hooks, status string
+	hooksTLS      string
+	drain         bool
 	log           *lines
 	cancel        context.CancelFunc
 	done          chan error
@@ -105,17 +107,14 @@ func (r *running) write(manifest string) {
 
 func (r *running) run() {
 	r.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(r.t, err)
-	r.status = listener.Addr().String()
-	require.NoError(r.t, listener.Close())
+	r.status, r.hooksTLS = freeAddress(r.t), freeAddress(r.t)
 	serving := make(chan string, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan error, 1)
 	options := receiver.Options{
-		Listen: "127.0.0.1:0", Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, Networks: deliver.Networks{Loopback: true},
+		Listen: "127.0.0.1:0", ListenTLS: r.hooksTLS, DrainFirst: r.drain, Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, Networks: deliver.Networks{Loopback: true},
 		Load:    func() (*config.Manifests, error) { return config.Load([]string{r.file}, nil) },
-		Serving: func(address string, _ []*v1alpha1.PBXWebhook) { serving <- address },
+		Serving: func(address, _ string, _ []*v1alpha1.PBXWebhook) { serving <- address },
 		Grace:   10 * time.Second, LockWait: time.Second,
 		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
@@ -126,6 +125,14 @@ func (r *running) run() {
 	case err := <-r.done:
 		require.NoError(r.t, err)
 	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, listener.Close()) }()
+	return listener.Addr().String()
 }
 
 func (r *running) stop() {
@@ -219,6 +226,35 @@ func TestConfigurationIsReloaded(t *testing.T) {
 	require.Len(t, targets, 2)
 	require.Equal(t, "a", targets[1].Name)
 	require.Contains(t, targets[1].LastError, "removed: it goes on where it was if it comes back before")
+}
+
+// TestDisabledDrains: what is kept goes out, and nothing new comes in.
+func TestDisabledDrains(t *testing.T) {
+	s := newTarget(t)
+	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &lines{}, drain: true}
+	refusing := "http://" + net.JoinHostPort("127.0.0.1", "1")
+	r.write(manifest("first", at("a", refusing)))
+	r.run()
+	require.Equal(t, 202, r.send("first"))
+	disabled := func(url string) string {
+		return strings.Replace(manifest("first", at("a", url)), "spec:\n", "spec:\n  enabled: false\n", 1)
+	}
+	r.write(disabled(refusing))
+	taken := 1
+	r.eventually("nothing new is taken", func() bool {
+		code := r.send("first")
+		if code == 202 {
+			taken++
+		}
+		return code == 503
+	})
+	require.EqualValues(t, taken, r.report().Webhooks[0].Events.Pending)
+	require.Contains(t, r.report().Webhooks[0].Events.LastRejectedReason, "503: this webhook is disabled")
+	require.NotNil(t, r.report().Webhooks[0].Targets[0].OldestPendingTime)
+	r.write(disabled(s.URL + "/a"))
+	s.has(t, "/a", taken)
+	r.eventually("then it holds nothing", func() bool { return r.report().Webhooks[0].Events.Pending == 0 })
+	require.Nil(t, r.report().Webhooks[0].Targets[0].OldestPendingTime)
 }
 
 func TestWithoutCredentialsNobodyIsLetIn(t *testing.T) {

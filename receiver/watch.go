@@ -54,6 +54,9 @@ func (r *Receiver) watch(ctx context.Context) error {
 			if err := r.reload(ctx); err != nil {
 				return err
 			}
+			if err := r.listenTLS(); err != nil {
+				r.log.Error("https is not served", "error", err) // tried again with the next reading
+			}
 		}
 	}
 }

@@ -215,6 +215,7 @@ func (w *webhook) report(removed bool) statusz.Webhook {
 	report := statusz.Webhook{Namespace: w.namespace, Name: w.name, Events: v1alpha1.EventsStatus{
 		Received: state.Received, Unparsed: state.Unparsed, Rejected: state.Rejected, LastReceivedTime: timeOf(state.LastReceived),
 		OtherVersion: state.OtherVersion, LastOtherVersion: state.LastOtherVersion,
+		LastRejectedTime: timeOf(state.LastRejected.At), LastRejectedReason: state.LastRejected.Reason,
 	}}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -224,7 +225,7 @@ func (w *webhook) report(removed bool) statusz.Webhook {
 		report.Targets = append(report.Targets, v1alpha1.TargetStatus{
 			Name: s.Name, Healthy: s.Healthy, Pending: s.Pending, Delivered: s.Delivered,
 			DeadLettered: s.DeadLettered, LastDeliveryTime: timeOf(s.LastDelivery), LastError: s.LastError,
-			ExpressionErrors: w.targets[name].unsure.Load(),
+			ExpressionErrors: w.targets[name].unsure.Load(), OldestPendingTime: w.oldest(s),
 		})
 	}
 	if !removed {
@@ -236,6 +237,18 @@ func (w *webhook) report(removed bool) statusz.Webhook {
 		})
 	}
 	return report
+}
+
+// oldest is when the oldest event that a target does not have was received.
+func (w *webhook) oldest(s dispatch.Status) *metav1.Time {
+	if s.Pending == 0 {
+		return nil
+	}
+	heads, err := w.journal.Heads(s.Floor, 1)
+	if err != nil || len(heads) == 0 {
+		return nil // it was delivered a moment ago
+	}
+	return timeOf(heads[0].ReceivedAt)
 }
 
 func timeOf(t time.Time) *metav1.Time {

@@ -215,6 +215,17 @@ type EventsStatus struct {
 	// +kubebuilder:validation:Maximum=9007199254740991
 	Rejected int64 `json:"rejected"`
 
+	// lastRejectedTime is when the last of those came.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
+	LastRejectedTime *metav1.Time `json:"lastRejectedTime,omitempty"`
+
+	// lastRejectedReason is why, as its sender was told.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	LastRejectedReason string `json:"lastRejectedReason,omitempty"`
+
 	// pending is the number of events that some target does not have yet.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -245,6 +256,12 @@ type TargetStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	Pending int64 `json:"pending"`
+
+	// oldestPendingTime is when the oldest of those was received.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
+	OldestPendingTime *metav1.Time `json:"oldestPendingTime,omitempty"`
 
 	// delivered is the number of events that the target took.
 	// +optional

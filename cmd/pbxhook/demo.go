@@ -108,7 +108,7 @@ func demoOptions(folder, target string, serving chan<- string) (receiver.Options
 	return receiver.Options{
 		Listen: "127.0.0.1:0", Admin: admin, DataDir: filepath.Join(folder, "data"), Load: loader(judge, []string{file}),
 		Networks: deliver.Networks{Loopback: true}, Grace: grace, LockWait: lockWait, Log: slog.New(slog.DiscardHandler),
-		Serving: func(address string, _ []*v1alpha1.PBXWebhook) { serving <- address },
+		Serving: func(address, _ string, _ []*v1alpha1.PBXWebhook) { serving <- address },
 	}, nil
 }
 

@@ -45,9 +45,9 @@ func runCommand() *cobra.Command {
 			options.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			options.Watch = files
 			options.Load = loader(judge, files)
-			options.Serving = func(address string, webhooks []*v1alpha1.PBXWebhook) {
+			options.Serving = func(address, addressTLS string, webhooks []*v1alpha1.PBXWebhook) {
 				for _, w := range webhooks {
-					printURL(out, address, w)
+					printURL(out, address, addressTLS, w)
 				}
 			}
 			return receiver.New(options).Run(cmd.Context())
@@ -56,6 +56,7 @@ func runCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&files, "filename", "f", nil, "file or folder of manifests; may be given several times")
 	flags.StringVar(&options.Listen, "listen", "127.0.0.1:8080", "address for PBXs")
+	flags.StringVar(&options.ListenTLS, "listen-tls", "127.0.0.1:8443", "address for PBXs over TLS, for webhooks with receiver.tls")
 	flags.StringVar(&options.Admin, "admin", "127.0.0.1:9091", "address of the admin API")
 	flags.StringVar(&options.Metrics, "metrics", "127.0.0.1:9090", "address of /metrics, /healthz, /readyz and /statusz")
 	flags.StringVar(&options.DataDir, "data-dir", "pbxhook-data", "folder in which events are kept")
@@ -94,8 +95,12 @@ func admit(judge *validation.Validator, d config.Document) (*v1alpha1.PBXWebhook
 }
 
 // printURL says what to paste into the PBX. Acefone has one webhook a trigger.
-func printURL(out io.Writer, address string, w *v1alpha1.PBXWebhook) {
-	url := "http://" + address + ingest.Prefix + filepath.ToSlash(filepath.Join(w.Namespace, w.Name))
+func printURL(out io.Writer, address, addressTLS string, w *v1alpha1.PBXWebhook) {
+	scheme := "http"
+	if w.Spec.Receiver.TLS != nil && addressTLS != "" {
+		scheme, address = "https", addressTLS
+	}
+	url := scheme + "://" + address + ingest.Prefix + filepath.ToSlash(filepath.Join(w.Namespace, w.Name))
 	hint := ""
 	if w.Spec.Provider == v1alpha1.Acefone {
 		hint = "  (one a trigger: add /" + acefone.Triggers[0].Path + " and so on)"

@@ -55,6 +55,7 @@ func command() *cobra.Command {
 	flags.StringVar(&path, "config", "/etc/pbxhook/manifest.yaml", "file with the PBXWebhook and the values that it refers to")
 	flags.StringVar(&options.DataDir, "data-dir", "/var/lib/pbxhook", "folder of the journals")
 	flags.StringVar(&options.Listen, "listen", ":8080", "address for PBXs")
+	flags.StringVar(&options.ListenTLS, "listen-tls", ":8443", "address for PBXs over TLS, where the webhook has receiver.tls")
 	flags.StringVar(&options.Metrics, "metrics", ":9090", "address of /metrics, /healthz, /readyz and /statusz")
 	flags.StringVar(&options.Admin, "admin", "127.0.0.1:9091", "address of the admin API")
 	flags.DurationVar(&options.Linger, "linger", 2*time.Second, "how long requests are still taken after SIGTERM")

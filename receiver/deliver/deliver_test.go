@@ -185,5 +185,5 @@ func TestNetworks(t *testing.T) {
 	_, err := networks.Parse([]string{"10.0.0.0"})
 	require.NoError(t, err)
 	_, err = networks.Parse([]string{"the office"})
-	require.ErrorContains(t, err, "expected a network")
+	require.ErrorContains(t, err, "expected networks")
 }

@@ -66,6 +66,7 @@ type Status struct {
 	Name         string    `json:"name"`
 	Healthy      bool      `json:"healthy"`
 	Pending      int64     `json:"pending"`
+	Floor        uint64    `json:"floor"` // everything up to this sequence number is done
 	Delivered    int64     `json:"delivered"`
 	DeadLettered int64     `json:"deadLettered"`
 	LastDelivery time.Time `json:"lastDeliveryTime,omitzero"`

@@ -409,7 +409,7 @@ func (w *work) flush() error {
 func (w *work) report() {
 	s := Status{
 		Name: w.name, Pending: w.progress.pending(w.journal.State().LastSeq),
-		Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
+		Floor: w.progress.floor, Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
 		LastDelivery: w.progress.count.LastDelivery, BreakerOpen: w.breaker.open,
 		Healthy: true,
 	}

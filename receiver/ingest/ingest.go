@@ -40,7 +40,9 @@ type Webhook struct {
 	Settings    wire.Settings
 	Methods     []string // that are taken
 	Credentials *Credentials
-	Journal     journal.Journal
+	// Closed takes no events: the webhook is disabled and delivers what it has.
+	Closed  bool
+	Journal journal.Journal
 }
 
 // ID tells a webhook from others.
@@ -93,6 +95,12 @@ func reject(code int, format string, args ...any) answer {
 	return answer{code: code, body: problem{fmt.Sprintf(format, args...)}, rejected: true}
 }
 
+// reason is why a request was refused, as its sender is told.
+func (a answer) reason() string {
+	told, _ := a.body.(problem)
+	return fmt.Sprintf("%d: %s", a.code, told.Error)
+}
+
 func (a answer) with(name, value string) answer {
 	if a.header == nil {
 		a.header = map[string]string{}
@@ -110,7 +118,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a := h.take(webhook, rest, w, r)
 	if a.rejected {
-		webhook.Journal.Reject()
+		webhook.Journal.Reject(a.reason())
 		h.log.Info("request rejected", "webhook", webhook.ID(), "code", a.code)
 	}
 	h.write(w, webhook.ID(), a)
@@ -145,6 +153,9 @@ func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *
 	}
 	if err != nil {
 		return reject(http.StatusBadRequest, "the body ended early or came too slowly").with("Connection", "close")
+	}
+	if webhook.Closed {
+		return reject(http.StatusServiceUnavailable, "this webhook is disabled: set spec.enabled to true").with("Retry-After", retryAfter)
 	}
 	if webhook.Credentials.unknown() {
 		return reject(http.StatusServiceUnavailable, "this webhook's credentials are not known yet: see the condition CredentialsResolved").with("Retry-After", retryAfter)

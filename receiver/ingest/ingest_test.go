@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -48,6 +49,7 @@ func newRig(t *testing.T) *rig {
 	add("acefone", v1alpha1.Acefone, credentials(), "GET", "POST")
 	add("open", v1alpha1.Simotel, nil, "GET", "POST")
 	add("unknown", v1alpha1.Simotel, &ingest.Credentials{}, "GET", "POST")
+	add("closed", v1alpha1.Simotel, credentials(), "GET", "POST").Closed = true
 	r.handler.Serve(r.all)
 	r.server = httptest.NewServer(r.handler)
 	t.Cleanup(r.server.Close)
@@ -131,6 +133,7 @@ func TestAnswers(t *testing.T) {
 		"token in the body":                {"POST", "/hooks/crm/simotel", "", `{"event_name":"Cdr","X-API-Key":"t0ken/=+"}`, nil, 202, "call.ended"},
 		"token in a form":                  {"POST", "/hooks/crm/simotel", "", `event_name=Cdr&X-API-Key=t0ken/%3D%2B`, form, 202, "call.ended"},
 		"component API":                    {"GET", "/hooks/crm/simotel?app_name=exten_api&src=1&dst=2", "password", "", nil, 422, ""},
+		"disabled":                         {"POST", "/hooks/crm/closed", "password", cdr, nil, 503, ""},
 		"credentials never seen":           {"POST", "/hooks/crm/unknown", "password", cdr, nil, 503, ""},
 		"cannot be decoded":                {"POST", "/hooks/crm/simotel", "password", `{"event_name":`, nil, 202, "unparsed"},
 		"an unknown event":                 {"POST", "/hooks/crm/simotel", "password", `{"event_name":"Dance"}`, nil, 202, "other"},
@@ -160,6 +163,9 @@ func TestAnswers(t *testing.T) {
 			var received, rejected int64
 			for _, w := range r.all {
 				state := w.Journal.State()
+				if state.Rejected > 0 {
+					require.Equal(t, fmt.Sprintf("%d: %s", got.code, got.Error), state.LastRejected.Reason)
+				}
 				received += state.Received
 				rejected += state.Rejected
 			}

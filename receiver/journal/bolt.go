@@ -72,7 +72,7 @@ type Bolt struct {
 	mu       sync.Mutex
 	counters counters
 	removed  []Removed
-	rejected int64 // not yet in counters
+	rejected rejections // not yet in counters
 	appended chan struct{}
 	closed   bool
 }
@@ -85,6 +85,7 @@ type counters struct {
 	OtherVersion     int64     `json:"otherVersion,omitempty"`
 	LastOtherVersion string    `json:"lastOtherVersion,omitempty"`
 	Rejected         int64     `json:"rejected"`
+	LastRejected     Rejection `json:"lastRejected,omitzero"`
 	Repeated         int64     `json:"repeated"`
 	Events           int64     `json:"events"`
 	Bytes            int64     `json:"bytes"`
@@ -93,6 +94,20 @@ type counters struct {
 	Cursors          int64     `json:"cursors"` // that there are, so that a lost one is missed
 	Dead             int64     `json:"dead"`    // dead letters that there are
 	Dropped          int64     `json:"dropped,omitempty"`
+}
+
+// rejections are requests that were refused: how many, and the last one.
+type rejections struct {
+	count int64
+	last  Rejection
+}
+
+// add counts rejections in, the later ones being next.
+func (c *counters) add(next rejections) {
+	c.Rejected += next.count
+	if next.count > 0 {
+		c.LastRejected = next.last
+	}
 }
 
 // operation is something that waits for a transaction. apply may fail alone by setting err; an
@@ -252,7 +267,8 @@ func (b *Bolt) gather(first *operation) []*operation {
 func (b *Bolt) write(batch []*operation) {
 	before := b.snapshot()
 	next := before
-	next.Rejected += b.takeRejected()
+	rejected := b.takeRejected()
+	next.add(rejected)
 	b.repeats.begin()
 	err := b.update(&next, batch)
 	b.repeats.end(err == nil)
@@ -260,7 +276,7 @@ func (b *Bolt) write(batch []*operation) {
 	if err == nil {
 		b.counters, b.removed = next, removedFrom(b.cursors, next.LastSeq)
 	} else {
-		b.rejected += next.Rejected - before.Rejected
+		b.putBack(rejected)
 	}
 	if next.LastSeq > before.LastSeq && err == nil {
 		close(b.appended)
@@ -334,12 +350,20 @@ func (b *Bolt) snapshot() counters {
 	return b.counters
 }
 
-func (b *Bolt) takeRejected() int64 {
+func (b *Bolt) takeRejected() rejections {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := b.rejected
-	b.rejected = 0
-	return n
+	taken := b.rejected
+	b.rejected = rejections{}
+	return taken
+}
+
+// putBack counts what was taken and could not be written; b.mu is held.
+func (b *Bolt) putBack(taken rejections) {
+	if b.rejected.count == 0 {
+		b.rejected.last = taken.last
+	}
+	b.rejected.count += taken.count
 }
 
 func keyOf(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }

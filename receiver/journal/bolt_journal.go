@@ -46,10 +46,11 @@ func (b *Bolt) Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, e
 }
 
 // Reject implements Journal.
-func (b *Bolt) Reject() {
+func (b *Bolt) Reject(reason string) {
 	b.mu.Lock()
-	b.rejected++
-	b.mu.Unlock()
+	defer b.mu.Unlock()
+	b.rejected.count++
+	b.rejected.last = Rejection{At: b.options.Now().UTC(), Reason: reason}
 }
 
 // Appended implements Journal.
@@ -171,8 +172,9 @@ func (b *Bolt) State() State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.counters
+	c.add(b.rejected)
 	return State{
-		Received: c.Received, Unparsed: c.Unparsed, Rejected: c.Rejected + b.rejected, Repeated: c.Repeated,
+		Received: c.Received, Unparsed: c.Unparsed, Rejected: c.Rejected, LastRejected: c.LastRejected, Repeated: c.Repeated,
 		Removed: b.removed, Dropped: c.Dropped,
 		OtherVersion: c.OtherVersion, LastOtherVersion: c.LastOtherVersion,
 		LastReceived: c.LastReceived, LastSeq: c.LastSeq, Events: c.Events, Bytes: c.Bytes, MaxBytes: b.options.MaxBytes,

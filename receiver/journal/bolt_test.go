@@ -48,7 +48,7 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 	receipt, err := j.Append(context.Background(), want, nil)
 	require.NoError(t, err)
 	require.Equal(t, journal.Receipt{Seq: 1, ID: "e1", Type: event.CallEnded}, receipt)
-	j.Reject()
+	j.Reject("401: no")
 	require.NoError(t, j.Close())
 
 	j = open(t, file, journal.Options{})
@@ -62,6 +62,8 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 	state := j.State()
 	require.EqualValues(t, 1, state.Received)
 	require.EqualValues(t, 1, state.Rejected, "a rejected request is counted for ever")
+	require.Equal(t, "401: no", state.LastRejected.Reason)
+	require.False(t, state.LastRejected.At.IsZero())
 	_, err = j.Get(2)
 	require.ErrorIs(t, err, journal.ErrNotFound)
 }

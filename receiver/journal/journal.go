@@ -129,12 +129,19 @@ type Removed struct {
 	Pending int64 // events that it did not get
 }
 
+// Rejection is a request that was refused.
+type Rejection struct {
+	At     time.Time `json:"at,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+}
+
 // State is what a journal holds.
 type State struct {
 	Received     int64 // events kept since the journal was made
 	Unparsed     int64
 	OtherVersion int64 // events that came in another version than expected
 	Rejected     int64
+	LastRejected Rejection
 	Repeated     int64
 	LastReceived time.Time
 	Removed      []Removed
@@ -153,8 +160,8 @@ type Journal interface {
 	// minutes makes it a repeat, which is not kept again. Errors: ErrFull, ErrNoSpace, ErrClosed, or
 	// that of the disk.
 	Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, error)
-	// Reject counts a request that was refused. The count becomes durable with the next event.
-	Reject()
+	// Reject counts a request that was refused, and notes why. It becomes durable with the next event.
+	Reject(reason string)
 	// Entries are the kept events after a sequence number, at most limit, in order.
 	Entries(after uint64, limit int) ([]Entry, error)
 	// Heads are the same with what people look for.

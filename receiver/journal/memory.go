@@ -62,10 +62,11 @@ func (m *Memory) Append(_ context.Context, r Record, key *RepeatKey) (Receipt, e
 }
 
 // Reject implements Journal.
-func (m *Memory) Reject() {
+func (m *Memory) Reject(reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.state.Rejected++
+	m.state.LastRejected = Rejection{At: time.Now(), Reason: reason}
 }
 
 func (m *Memory) after(seq uint64, limit int) []Record {
