@@ -1,14 +1,15 @@
 # The one image: the operator and the receiver, static, as a user without rights.
 #   docker build .                  builds everything
-#   --target local                  takes dist/operator and dist/receiver, and needs no base image
+#   --target local                  takes the binaries in dist/OS/ARCH, and needs no base image
 
 FROM scratch AS local
-COPY dist/operator dist/receiver /
+ARG TARGETPLATFORM
+COPY dist/${TARGETPLATFORM}/operator dist/${TARGETPLATFORM}/receiver /
 USER 65532:65532
 ENTRYPOINT ["/operator"]
 
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
-ARG TARGETOS TARGETARCH
+ARG TARGETPLATFORM
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
@@ -16,10 +17,9 @@ COPY api api
 COPY cmd cmd
 COPY config/crd config/crd
 COPY controllers controllers
+COPY hack/binaries hack/binaries
 COPY receiver receiver
-RUN mkdir /out && for command in operator receiver; do \
-      CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w" -o /out/$command ./cmd/$command || exit 1; \
-    done
+RUN hack/binaries $TARGETPLATFORM /out
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/

@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 IMG ?= pbxhook:dev
 IMAGE_TOOL ?= docker
+PLATFORMS ?=
 FUZZTIME ?= 60s
 TOOL := go tool -modfile=hack/tools/go.mod
 PACKAGES := $$(go list ./... | grep -v -e /test/e2e -e /test/fault)
@@ -52,8 +53,24 @@ build: ## bin/operator, bin/receiver, bin/pbxhook, static
 	for command in operator receiver pbxhook; do $(BUILD) -o bin/$$command ./cmd/$$command; done
 
 .PHONY: image
-image: ## the one image, in dist/image.tar (IMG=name:tag, IMAGE_TOOL=docker or buildah)
-	IMG=$(IMG) hack/image $(IMAGE_TOOL)
+image: ## the one image, in dist/image.tar (IMG=name:tag, IMAGE_TOOL=docker or buildah, PLATFORMS=linux/amd64,linux/arm64)
+	IMG=$(IMG) PLATFORMS=$(PLATFORMS) hack/image $(IMAGE_TOOL)
+
+.PHONY: sbom
+sbom: ## what the image's binaries are made of, in dist/*.cdx.json (CycloneDX)
+	hack/binaries linux/$$(go env GOARCH) dist/linux/$$(go env GOARCH)
+	for command in operator receiver; do \
+	  $(TOOL) cyclonedx-gomod bin -json -version "$$(git describe --tags --always)" -output dist/$$command.cdx.json dist/linux/$$(go env GOARCH)/$$command; \
+	done
+
+.PHONY: build-installer
+build-installer: ## all that `kubectl apply` installs, in dist/install.yaml, with the image $(IMG)
+	mkdir -p dist
+	$(TOOL) kustomize build config/default | sed 's|pbxhook:dev|$(IMG)|' >dist/install.yaml
+
+.PHONY: chart
+chart: ## the Helm chart, in dist/pbxhook-VERSION.tgz
+	$(TOOL) helm package charts/pbxhook --destination dist
 
 .PHONY: fault
 fault: ## what breaks: real processes killed, ended, starved of disk, fed by slow senders
