@@ -7,6 +7,7 @@ IMG ?= pbxhook:dev
 IMAGE_TOOL ?= docker
 PLATFORMS ?=
 FUZZTIME ?= 60s
+N ?= 500
 TOOL := go tool -modfile=hack/tools/go.mod
 PACKAGES := $$(go list ./... | grep -v -e /test/e2e -e /test/fault)
 BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w"
@@ -75,6 +76,12 @@ chart: ## the Helm chart, in dist/pbxhook-VERSION.tgz
 .PHONY: fault
 fault: ## what breaks: real processes killed, ended, starved of disk, fed by slow senders
 	go test -count=1 -timeout 20m -v ./test/fault
+
+.PHONY: bench-operator
+bench-operator: ## the operator with N webhooks (500): writes, conflicts, time, memory; leaves dist/bench-operator.json
+	mkdir -p dist
+	$(BUILD) -o bin/operator ./cmd/operator
+	assets=$$(hack/envtest kube-controller-manager) && KUBEBUILDER_ASSETS=$$assets go run ./test/bench/operator -n $(N) -operator bin/operator -out dist/bench-operator.json
 
 .PHONY: e2e
 e2e: ## end-to-end tests against the current KUBECONFIG; the image $(IMG) is loaded already

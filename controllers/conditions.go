@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -79,14 +80,15 @@ func (s *conditions) receiver(seen *observation) {
 	}
 	if seen.receivers.available > 0 && rolling(seen) {
 		reason, message := whyNone(seen)
-		if reason == v1alpha1.ReasonProgressing {
-			message = "a receiver of an earlier generation is being replaced"
-		}
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
 		return
 	}
 	if seen.receivers.unrouted && seen.receivers.unreachable == 0 {
-		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "the Service does not lead to the receiver yet")
+		message := starting
+		if s.now.Sub(readySince(seen.pods)) > routeTime {
+			message = "the Service does not lead to the receiver, though its pod is ready: see kube-proxy, or what takes its place"
+		}
+		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "%s", message)
 		return
 	}
 	if seen.receivers.available > 0 {
@@ -95,6 +97,26 @@ func (s *conditions) receiver(seen *observation) {
 	}
 	reason, message := whyNone(seen)
 	s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
+}
+
+// starting is said from a webhook's first moment until a receiver of its generation takes requests, so that
+// it is written once.
+const starting = "a receiver of this generation is being started"
+
+// routeTime is how long nodes may take to learn of a new pod.
+const routeTime = 15 * time.Second
+
+// readySince is when the pod that is ready for the longest time became so.
+func readySince(pods []corev1.Pod) time.Time {
+	since := time.Now()
+	for i := range pods {
+		for _, c := range pods[i].Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && c.LastTransitionTime.Time.Before(since) {
+				since = c.LastTransitionTime.Time
+			}
+		}
+	}
+	return since
 }
 
 // rolling is whether a receiver of an earlier pod template runs, or may run: soon it is gone.
@@ -236,7 +258,7 @@ func whyNone(seen *observation) (reason, message string) {
 			}
 		}
 	}
-	return v1alpha1.ReasonProgressing, "the receiver is being started"
+	return v1alpha1.ReasonProgressing, starting
 }
 
 func whyNotReady(pod *corev1.Pod) (reason, message string) {

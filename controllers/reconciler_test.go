@@ -601,7 +601,7 @@ func TestRollout(t *testing.T) {
 	webhook.Spec.Receiver.Pod = &v1alpha1.Pod{Annotations: map[string]v1alpha1.AnnotationValue{"a": "b"}}
 	require.NoError(t, w.client.Update(t.Context(), webhook))
 	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
-	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady).Message, "being replaced")
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady).Message, "of this generation is being started")
 
 	deployment := &appsv1.Deployment{}
 	w.get(deployment, "callcenter-receiver")

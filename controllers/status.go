@@ -48,12 +48,14 @@ func (r *Reconciler) report(ctx context.Context, w *v1alpha1.PBXWebhook, seen *o
 	return nil
 }
 
-// spoken is whether a status says something other than different counts.
+// spoken is whether a status says something other than different counts. How many pods there are is news
+// once the webhook is ready: before, they come and go, and its conditions tell.
 func spoken(before, after *v1alpha1.PBXWebhookStatus) bool {
+	ready := meta.IsStatusConditionTrue(after.Conditions, v1alpha1.ConditionReady)
 	quiet := func(s *v1alpha1.PBXWebhookStatus) *v1alpha1.PBXWebhookStatus {
 		s = s.DeepCopy()
-		if s.Receiver != nil {
-			s.Receiver.Replicas = 0
+		if s.Receiver != nil && !ready {
+			s.Receiver.Replicas, s.Receiver.ReadyReplicas = 0, 0
 		}
 		if s.Events != nil { // the first event is news, the next one is a count
 			s.Events = &v1alpha1.EventsStatus{
@@ -141,11 +143,14 @@ func endpoints(w *v1alpha1.PBXWebhook, url string) []v1alpha1.Endpoint {
 	return list
 }
 
-// counts copies what the receivers counted. Without an answer the last counts stay.
+// counts copies what was counted: of pods as they are now, and by the receivers. Without an answer the last
+// counts stay.
 func counts(w *v1alpha1.PBXWebhook, seen *observation) {
-	receiver := &v1alpha1.ReceiverStatus{Selector: labels.SelectorFromSet(render.Selector(w)).String()}
-	if d := seen.deployment; d != nil {
-		receiver.Replicas, receiver.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
+	receiver := &v1alpha1.ReceiverStatus{Selector: labels.SelectorFromSet(render.Selector(w)).String(), ReadyReplicas: int32(seen.receivers.available)}
+	for i := range seen.pods {
+		if seen.pods[i].DeletionTimestamp == nil {
+			receiver.Replicas++
+		}
 	}
 	w.Status.Receiver = receiver
 	if seen.receivers.report != nil {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -35,6 +36,7 @@ type cluster struct {
 	namespace string
 	image     string
 	target    *target
+	tls       *tls.Config // whom to trust; nil: the system's authorities
 }
 
 // kubectl runs it, and fails the test when it fails.
@@ -99,8 +101,12 @@ func (c *cluster) service(name string, port int) string {
 // send sends a request to a webhook's Service, and returns the status and the answer.
 func (c *cluster) send(webhook, method, path, password, body string) (int, string) {
 	c.t.Helper()
-	url := c.service(webhook+"-receiver", 80) + "/hooks/" + c.namespace + "/" + webhook + path
-	request, err := http.NewRequestWithContext(c.t.Context(), method, url, strings.NewReader(body))
+	return c.sendTo(c.service(webhook+"-receiver", 80)+"/hooks/"+c.namespace+"/"+webhook, method, path, password, body)
+}
+
+func (c *cluster) sendTo(url, method, path, password, body string) (int, string) {
+	c.t.Helper()
+	request, err := http.NewRequestWithContext(c.t.Context(), method, url+path, strings.NewReader(body))
 	require.NoError(c.t, err)
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
@@ -108,7 +114,7 @@ func (c *cluster) send(webhook, method, path, password, body string) (int, strin
 	if password != "" {
 		request.SetBasicAuth("pbx", password)
 	}
-	client := &http.Client{Timeout: 10 * time.Second}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: c.tls}}
 	response, err := client.Do(request)
 	require.NoError(c.t, err)
 	defer func() { _ = response.Body.Close() }()
@@ -121,6 +127,7 @@ func (c *cluster) send(webhook, method, path, password, body string) (int, strin
 type target struct {
 	mu     sync.Mutex
 	events map[string][]map[string]any // by path
+	auth   map[string]string           // the last Authorization, by path
 }
 
 func (s *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -136,6 +143,7 @@ func (s *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events[r.URL.Path] = append(s.events[r.URL.Path], e)
+	s.auth[r.URL.Path] = r.Header.Get("Authorization")
 }
 
 // received are the CloudEvents that the target got at a path.
@@ -169,20 +177,32 @@ func (c *cluster) listen() (address string, port string) {
 	return address, port
 }
 
-func setUp(t *testing.T) *cluster {
+func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{t: t, namespace: fmt.Sprintf("e2e-%d", time.Now().Unix()), image: os.Getenv("IMG"), target: &target{events: map[string][]map[string]any{}}}
+	c := &cluster{t: t, namespace: fmt.Sprintf("e2e-%d", time.Now().Unix()), image: os.Getenv("IMG"), target: &target{events: map[string][]map[string]any{}, auth: map[string]string{}}}
 	require.NotEmpty(t, c.image, "set IMG to the image that is loaded")
 	out, err := c.try("", "version")
 	require.NoError(t, err, "kubectl reaches no cluster: %s", out)
+	return c
+}
 
+// setUp installs pbxhook by its manifests.
+func setUp(t *testing.T) *cluster {
+	t.Helper()
+	c := newCluster(t)
 	install := c.kubectl("", "kustomize", filepath.Join(testenv.Root(), "config", "default"))
 	c.kubectl(strings.ReplaceAll(install, "pbxhook:dev", c.image), "apply", "-f", "-")
 	c.kubectl("", "-n", "pbxhook-system", "rollout", "status", "deployment/pbxhook-operator", "--timeout=120s")
+	c.world()
+	return c
+}
 
+// world makes a namespace with a disk, a target and the webhooks of manifests.yaml.
+func (c *cluster) world() {
+	c.t.Helper()
 	node := c.kubectl("", "get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
-	folder := t.TempDir()
-	require.NoError(t, os.Chmod(folder, 0o777))
+	folder := c.t.TempDir()
+	require.NoError(c.t, os.Chmod(folder, 0o777))
 	c.kubectl(fmt.Sprintf(`
 apiVersion: v1
 kind: PersistentVolume
@@ -195,14 +215,40 @@ spec:
   local: {path: %[2]s}
   nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [%[3]s]}]}]}}
 `, c.namespace, folder, node), "apply", "-f", "-")
-	t.Cleanup(func() {
+	c.t.Cleanup(func() {
 		_, _ = c.try("", "delete", "namespace", c.namespace, "--timeout=120s")
 		_, _ = c.try("", "delete", "pv", c.namespace, "--wait=false")
 	})
 	address, port := c.listen()
 	c.kubectl(strings.NewReplacer("NAMESPACE", c.namespace, "ADDRESS", address, "PORT", port).Replace(manifests), "apply", "-f", "-")
-	return c
 }
+
+// webhook applies one on an emptyDir whose target is the test's, at the path of its name; more is more of its
+// spec.
+func (c *cluster) webhook(name, more string) {
+	c.t.Helper()
+	c.kubectl(fmt.Sprintf(`
+apiVersion: pbxhook.io/v1alpha1
+kind: PBXWebhook
+metadata: {name: %[1]s, namespace: %[2]s}
+spec:
+  provider: Simotel
+  credentials: {secretRef: {name: pbx}}
+  journal: {embedded: {storage: {emptyDir: {}}}}
+%[3]s`, name, c.namespace, strings.ReplaceAll(more, "NAME", name)), "apply", "-f", "-")
+}
+
+// wait is what people and pipelines do.
+func (c *cluster) wait(name string) {
+	c.t.Helper()
+	if out, err := c.try("", "-n", c.namespace, "wait", "--for=condition=Ready", "pbx/"+name, "--timeout=120s"); err != nil {
+		c.describe()
+		require.NoError(c.t, err, out)
+	}
+}
+
+// toEcho is a target at the test.
+const toEcho = "  targets: [{name: echo, service: {name: echo, path: /NAME}}]\n"
 
 // TestTheMainJob is what the README promises: three providers, real samples, a target.
 func TestTheMainJob(t *testing.T) {

@@ -162,4 +162,3 @@ func TestChartAndManifestsGiveTheSameRights(t *testing.T) {
 		require.Contains(t, []string{"authentication.k8s.io", "authorization.k8s.io"}, rule.APIGroups[0], "in the whole cluster nothing but who asks for metrics")
 	}
 }
-

@@ -50,15 +50,17 @@ func run(m *testing.M) (code int) {
 		}
 	}()
 	Config = config
-	if Operator, err = operator(environment); err != nil {
+	operator, err := AddOperator(environment)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "give the operator its rights:", err)
 		return 1
 	}
+	Operator = operator.Config()
 	return m.Run()
 }
 
-// operator is a user with the ClusterRole that users install. The Role beside it is for the Lease.
-func operator(environment *envtest.Environment) (*rest.Config, error) {
+// AddOperator adds a user with the ClusterRole that users install. The Role beside it is for the Lease.
+func AddOperator(environment *envtest.Environment) (*envtest.AuthenticatedUser, error) {
 	const name = "pbxhook-operator"
 	user, err := environment.AddUser(envtest.User{Name: name}, nil)
 	if err != nil {
@@ -84,7 +86,7 @@ func operator(environment *envtest.Environment) (*rest.Config, error) {
 	if _, err := clientset.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
 		return nil, fmt.Errorf("bind the role: %w", err)
 	}
-	return user.Config(), nil
+	return user, nil
 }
 
 // OperatorRole is the ClusterRole of config/rbac.
