@@ -81,7 +81,10 @@ func TestGatewayAPIInstalledLater(t *testing.T) {
 		apply = append(apply, "-f", filepath.Join(crds, "gateway.networking.k8s.io_"+name+".yaml"))
 	}
 	c.kubectl("", append([]string{"apply", "--server-side"}, apply...)...)
-	t.Cleanup(func() { _, _ = c.try("", append([]string{"delete", "--ignore-not-found"}, apply...)...) })
+	t.Cleanup(func() {
+		_, _ = c.try("", "-n", c.namespace, "delete", "pbx", "routed", "--timeout=60s")
+		_, _ = c.try("", append([]string{"delete", "--ignore-not-found"}, apply...)...)
+	})
 	c.eventually("the route is made", func() bool {
 		_, err := c.try("", "-n", c.namespace, "get", "httproute", "routed-receiver")
 		return err == nil
