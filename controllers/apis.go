@@ -7,7 +7,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -25,15 +24,15 @@ type APIs struct {
 func DiscoverAPIs(c discovery.ServerResourcesInterface) (APIs, error) {
 	var found APIs
 	var err error
-	if found.Gateway, err = serves(c, gatewayv1.SchemeGroupVersion, "httproutes"); err != nil {
+	if found.Gateway, err = serves(c, gatewayv1.GroupVersion.String(), "httproutes"); err != nil {
 		return found, err
 	}
-	found.PodMonitor, err = serves(c, render.PodMonitorKind.GroupVersion(), "podmonitors")
+	found.PodMonitor, err = serves(c, render.PodMonitorKind.GroupVersion().String(), "podmonitors")
 	return found, err
 }
 
-func serves(c discovery.ServerResourcesInterface, version schema.GroupVersion, resource string) (bool, error) {
-	list, err := c.ServerResourcesForGroupVersion(version.String())
+func serves(c discovery.ServerResourcesInterface, version, resource string) (bool, error) {
+	list, err := c.ServerResourcesForGroupVersion(version)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}

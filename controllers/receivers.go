@@ -30,7 +30,7 @@ type Asker func(ctx context.Context, ip string) (*statusz.Report, error)
 // receivers is what the receivers of a webhook said.
 type receivers struct {
 	polled      bool
-	available   int             // pods that take requests
+	available   int             // receivers that take requests
 	behind      map[string]bool // those that run another configuration, by pod name
 	unreachable int
 	unrouted    bool   // the Service does not lead to a receiver, though one is available

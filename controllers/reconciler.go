@@ -145,6 +145,9 @@ func (r *Reconciler) observe(ctx context.Context, w *v1alpha1.PBXWebhook, seen *
 	switch {
 	case err == nil:
 		seen.deployment = deployment
+		if r.Ask == nil { // judged by the API server alone
+			seen.receivers.available = int(deployment.Status.AvailableReplicas)
+		}
 	case !apierrors.IsNotFound(err): // the cache may not have what was just made
 		return fmt.Errorf("read the receiver's Deployment: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -56,8 +58,11 @@ type world struct {
 	apis       controllers.APIs
 	rollingOut atomic.Bool // Deployments stay as they are
 
+	noPolling bool
+
 	mu        sync.Mutex
-	writes    []string // mutating requests of the operator
+	later     time.Duration // how far the operator's clock is ahead
+	writes    []string      // mutating requests of the operator
 	used      map[string]bool
 	following string // the webhook whose configuration receivers take at once
 	report    *statusz.Report
@@ -134,7 +139,10 @@ func (w *world) operator() (stop func()) {
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pbxhook"),
 		Receiver: render.Receiver{Image: "pbxhook:test"}, Askers: []string{"pbxhook-system", "monitoring"}, APIs: w.apis,
 		Reach: func(context.Context, string) error { return nil },
-		Ask:   w.ask,
+		Ask:   w.ask, Now: w.now,
+	}
+	if w.noPolling {
+		reconciler.Ask, reconciler.Reach = nil, nil
 	}
 	require.NoError(w.t, reconciler.SetupWithManager(mgr))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -166,6 +174,19 @@ func (w *world) ask(ctx context.Context, _ string) (*statusz.Report, error) {
 		return nil, errors.New("not set up")
 	}
 	return w.report, w.askErr
+}
+
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.later)
+}
+
+// advance has time pass for the operator.
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.later += d
 }
 
 // follow has receivers take every configuration at once.
@@ -682,6 +703,128 @@ func (w *world) manifest(webhook string) string {
 	secret := &corev1.Secret{}
 	w.get(secret, webhook+"-receiver")
 	return string(secret.Data[render.ManifestKey])
+}
+
+// TestEventsAreAboutTransitions: one when it gets worse, one when it is well again, none in between, and
+// none for a webhook that comes up.
+func TestEventsAreAboutTransitions(t *testing.T) {
+	w := newWorld(t)
+	secret := w.secret("pbx", map[string]string{"token": "s3cret"})
+	w.operator()
+	w.webhook("callcenter", nil)
+	pod := w.healthy("callcenter")
+	w.follow("callcenter")
+	events := func() (said []string) {
+		list := &eventsv1.EventList{}
+		require.NoError(t, w.client.List(t.Context(), list, client.InNamespace(w.namespace)))
+		for i := range list.Items {
+			require.NotContains(t, list.Items[i].Note, "s3cret")
+			said = append(said, list.Items[i].Type+" "+list.Items[i].Reason)
+		}
+		return said
+	}
+	w.quiet()
+	require.Empty(t, events())
+	require.NoError(t, w.client.Delete(t.Context(), secret))
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)
+	for range 3 {
+		w.touch(pod)
+		w.quiet()
+	}
+	require.Equal(t, []string{"Warning SecretNotFound"}, events())
+	w.secret("pbx", map[string]string{"token": "s3cret"})
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	require.Eventually(t, func() bool { return slices.Contains(events(), "Normal Ready") }, patience, 50*time.Millisecond)
+
+	w.mu.Lock()
+	w.report.Webhooks[0].Targets[0] = v1alpha1.TargetStatus{Name: "crm", LastError: "503 from the target", Pending: 3}
+	w.mu.Unlock()
+	w.touch(pod)
+	got := w.eventually("callcenter", v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsFailing)
+	require.True(t, meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionReady), "targets do not count")
+	require.Eventually(t, func() bool { return slices.Contains(events(), "Warning TargetsFailing") }, patience, 50*time.Millisecond)
+}
+
+// TestCountsAreWrittenNowAndThen: the first event is news, those that follow are counts.
+func TestCountsAreWrittenNowAndThen(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", nil)
+	pod := w.healthy("callcenter")
+	w.follow("callcenter")
+	count := func(n int64) {
+		w.mu.Lock()
+		w.report.Webhooks[0].Events = v1alpha1.EventsStatus{Received: n, LastReceivedTime: &metav1.Time{Time: time.Now()}}
+		w.mu.Unlock()
+		w.touch(pod)
+		w.quiet()
+	}
+	count(1)
+	got := &v1alpha1.PBXWebhook{}
+	w.get(got, "callcenter")
+	require.EqualValues(t, 1, got.Status.Events.Received)
+	w.written()
+	for n := range int64(3) {
+		count(2 + n)
+	}
+	require.Empty(t, w.written())
+	w.advance(7 * time.Minute) // five, and up to one more
+	count(9)
+	w.get(got, "callcenter")
+	require.EqualValues(t, 9, got.Status.Events.Received)
+	require.Len(t, w.written(), 1)
+}
+
+// TestNothingSecretIsCached: kubectl apply writes a whole Secret into an annotation.
+func TestNothingSecretIsCached(t *testing.T) {
+	for object, options := range controllers.CacheOptions(controllers.APIs{}).ByObject {
+		if _, secret := object.(*corev1.Secret); !secret {
+			continue
+		}
+		kept, err := options.Transform(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+			Name: "pbx", ResourceVersion: "7", Labels: map[string]string{"a": "b"}, ManagedFields: []metav1.ManagedFieldsEntry{{}},
+			Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: "s3cret"},
+		}})
+		require.NoError(t, err)
+		require.Equal(t, &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "pbx", ResourceVersion: "7", Labels: map[string]string{"a": "b"}}}, kept)
+		return
+	}
+	require.Fail(t, "Secrets are not trimmed")
+}
+
+// TestNoFinalizer: nothing outside the cluster is to be cleaned up, and a namespace can go at any time.
+func TestNoFinalizer(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	webhook := w.webhook("callcenter", nil)
+	w.healthy("callcenter")
+	w.get(webhook, "callcenter")
+	require.Empty(t, webhook.Finalizers)
+	for _, object := range []client.Object{&corev1.Secret{}, &corev1.Service{}, &appsv1.Deployment{}, &networkingv1.NetworkPolicy{}} {
+		w.get(object, "callcenter-receiver")
+		require.True(t, metav1.IsControlledBy(object, webhook), "%T", object)
+	}
+}
+
+// TestJudgedByTheAPIServerAlone: an operator that cannot reach pods says so, and goes by the Deployment.
+func TestJudgedByTheAPIServerAlone(t *testing.T) {
+	w := newWorld(t)
+	w.noPolling = true
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	w.webhook("callcenter", nil)
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	w.rollingOut.Store(true)
+	deployment := &appsv1.Deployment{}
+	w.get(deployment, "callcenter-receiver")
+	deployment.Status = appsv1.DeploymentStatus{ObservedGeneration: deployment.Generation, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1}
+	require.NoError(t, w.client.Status().Update(t.Context(), deployment))
+	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady).Message, "--poll-receivers=false")
+	require.Equal(t, v1alpha1.ReasonNotPolled, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionConfigurationApplied).Reason)
+	require.EqualValues(t, 1, got.Status.Receiver.ReadyReplicas)
 }
 
 // TestScale: an HPA, KEDA and `kubectl scale` find what they need; an embedded journal has one writer.

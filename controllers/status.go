@@ -152,6 +152,7 @@ func counts(w *v1alpha1.PBXWebhook, seen *observation) {
 			receiver.Replicas++
 		}
 	}
+	receiver.Replicas = max(receiver.Replicas, receiver.ReadyReplicas)
 	w.Status.Receiver = receiver
 	if seen.receivers.report != nil {
 		w.Status.Events = seen.receivers.report.Events.DeepCopy()

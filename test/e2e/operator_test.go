@@ -51,7 +51,9 @@ func TestLeaseIsReleased(t *testing.T) {
 	}
 	c.eventually("one is the leader", func() bool { return holder() != "" })
 	c.kubectl("", "-n", "pbxhook-system", "scale", "deployment/pbxhook-operator", "--replicas=0")
-	t.Cleanup(func() { _, _ = c.try("", "-n", "pbxhook-system", "scale", "deployment/pbxhook-operator", "--replicas=1") })
+	t.Cleanup(func() {
+		_, _ = c.try("", "-n", "pbxhook-system", "scale", "deployment/pbxhook-operator", "--replicas=1")
+	})
 	c.eventually("the Lease is let go", func() bool { return holder() == "" })
 }
 
