@@ -10,6 +10,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
@@ -73,6 +74,9 @@ func (r *Reconciler) applyChildren(ctx context.Context, w *v1alpha1.PBXWebhook, 
 		written, err := r.apply(ctx, w, &children[i])
 		if err != nil {
 			return fmt.Errorf("%s: %w", kindOf(children[i].live), err)
+		}
+		if written {
+			log.FromContext(ctx).V(1).Info("applied", "kind", kindOf(children[i].live), "generation", w.Generation)
 		}
 		seen.written[kindOf(children[i].live)] = written
 	}

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
@@ -109,6 +110,7 @@ func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebh
 		if err := r.write(ctx, w, render.Secret(w, manifest)); err != nil {
 			return configuration{}, fmt.Errorf("secret: %w", err)
 		}
+		log.FromContext(ctx).V(1).Info("configuration written", "hash", c.hash, "generation", w.Generation)
 		c.written = true
 		return c, nil // its new version comes with the watch, and is then remembered
 	}

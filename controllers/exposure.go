@@ -56,7 +56,7 @@ func (r *Reconciler) expose(ctx context.Context, w *v1alpha1.PBXWebhook, seen *o
 		}
 		return found, nil
 	}
-	if w.Spec.Provider == v1alpha1.VoIPstudio && strings.HasPrefix(found.url, schemeHTTP+":") && found.status != metav1.ConditionUnknown {
+	if w.Spec.Provider == v1alpha1.VoIPstudio && strings.HasPrefix(found.url, schemeHTTP+":") {
 		found.status, found.reason = metav1.ConditionFalse, v1alpha1.ReasonHTTPSRequired
 		found.message = "VoIPstudio sends to https addresses alone, and this one is http: set spec.receiver.tls, or expose it by an Ingress or Gateway with TLS"
 	}

@@ -932,6 +932,28 @@ func TestDeletedClaimGoesWithTheWebhook(t *testing.T) {
 	require.Len(t, claim.OwnerReferences, 1)
 }
 
+// TestDeletionPolicyChanges: what was to go with the webhook stays, and the other way round.
+func TestDeletionPolicyChanges(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	webhook := w.webhook("callcenter", nil)
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	claim := &corev1.PersistentVolumeClaim{}
+	for _, tc := range []struct {
+		policy v1alpha1.DeletionPolicy
+		owners int
+	}{{v1alpha1.DeletionDelete, 1}, {v1alpha1.DeletionRetain, 0}, {v1alpha1.DeletionDelete, 1}} {
+		w.get(webhook, "callcenter")
+		webhook.Spec.Journal.DeletionPolicy = tc.policy
+		require.NoError(t, w.client.Update(t.Context(), webhook))
+		require.Eventually(t, func() bool {
+			w.get(claim, "callcenter-receiver")
+			return len(claim.OwnerReferences) == tc.owners
+		}, patience, 50*time.Millisecond, "%s", tc.policy)
+	}
+}
+
 func TestEmptyDirHasNoClaim(t *testing.T) {
 	w := newWorld(t)
 	w.secret("pbx", map[string]string{"token": "t"})

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
@@ -44,7 +45,7 @@ func (r *Reconciler) report(ctx context.Context, w *v1alpha1.PBXWebhook, seen *o
 	known.status = w.Status.DeepCopy()
 	known.countersAt = r.now().Add(countersEvery + rand.N(countersEvery/5))
 	r.known.put(w, known)
-	r.announce(before, w)
+	r.announce(ctx, before, w)
 	return nil
 }
 
@@ -77,13 +78,14 @@ func spoken(before, after *v1alpha1.PBXWebhookStatus) bool {
 
 // announce emits an event where something changes for the worse, or back: that a webhook is ready, or
 // that its targets take their events. That a new one comes up is no news.
-func (r *Reconciler) announce(before, after *v1alpha1.PBXWebhook) {
+func (r *Reconciler) announce(ctx context.Context, before, after *v1alpha1.PBXWebhook) {
 	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionTargetsHealthy} {
 		was := meta.FindStatusCondition(before.Status.Conditions, kind)
 		is := meta.FindStatusCondition(after.Status.Conditions, kind)
 		if is == nil || (was != nil && was.Status == is.Status && was.Reason == is.Reason) {
 			continue
 		}
+		log.FromContext(ctx).Info("condition changed", "condition", kind, "status", is.Status, "reason", is.Reason, "generation", after.Generation)
 		switch {
 		case is.Status == metav1.ConditionFalse && is.Reason != v1alpha1.ReasonProgressing:
 			r.Events.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Reconcile", "%s", is.Message)
