@@ -24,6 +24,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
 	"github.com/pbxhook/pbxhook/receiver/deliver"
+	"github.com/pbxhook/pbxhook/test/loopback"
 )
 
 const patience = 20 * time.Second
@@ -107,7 +108,7 @@ func (r *running) write(manifest string) {
 
 func (r *running) run() {
 	r.t.Helper()
-	r.status, r.hooksTLS = freeAddress(r.t), freeAddress(r.t)
+	r.status, r.hooksTLS = loopback.Free(r.t), loopback.Free(r.t)
 	serving := make(chan string, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan error, 1)
@@ -125,14 +126,6 @@ func (r *running) run() {
 	case err := <-r.done:
 		require.NoError(r.t, err)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, listener.Close()) }()
-	return listener.Addr().String()
 }
 
 func (r *running) stop() {

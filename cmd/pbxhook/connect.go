@@ -77,8 +77,7 @@ func (f *receiverFlags) meant(ctx context.Context, base, name string) (*admin.Cl
 
 // forward forwards a port of this machine to the admin API of a webhook's receiver.
 func (f *receiverFlags) forward(ctx context.Context, name string) (base string, end func(), err error) {
-	overrides := &clientcmd.ConfigOverrides{}
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), overrides)
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{})
 	if f.namespace == "" {
 		if f.namespace, _, err = loader.Namespace(); err != nil {
 			return "", nil, fmt.Errorf("read the kubeconfig: %w", err)
@@ -137,4 +136,19 @@ func tunnel(forwarder *portforward.PortForwarder, stop chan struct{}, ready <-ch
 		return "", nil, fmt.Errorf("forward a port of the receiver's pod: %w", err)
 	}
 	return fmt.Sprintf("http://127.0.0.1:%d", ports[0].Local), end, nil
+}
+
+// each calls do for each webhook that is meant.
+func (f *receiverFlags) each(ctx context.Context, name string, do func(context.Context, *admin.Client, admin.Webhook) error) error {
+	client, webhooks, end, err := f.connect(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	for _, w := range webhooks {
+		if err := do(ctx, client, w); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pbxhook/pbxhook/receiver/expression"
+	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
 
@@ -177,18 +178,9 @@ type process struct {
 	address, admin string
 }
 
-// free is an address that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, listener.Close()) }()
-	return listener.Addr().String()
-}
-
 func start(t *testing.T, file, data string) *process {
 	t.Helper()
-	p := &process{address: free(t), admin: free(t)}
+	p := &process{address: loopback.Free(t), admin: loopback.Free(t)}
 	p.Cmd = exec.Command(os.Args[0], "run", "-f", file, "--data-dir", data, "--listen", p.address, "--admin", p.admin, "--metrics", "")
 	p.Env = append(os.Environ(), "BE_PBXHOOK=1")
 	p.Stderr = os.Stderr
@@ -456,7 +448,7 @@ func TestJournal(t *testing.T) {
 	out, err = run(t, "", "journal", "check", file)
 	require.ErrorContains(t, err, "pbxhook journal repair")
 	require.Contains(t, out, "its checksum does not match")
-	_, err = run(t, "", "run", "-f", manifest, "--data-dir", data, "--listen", free(t), "--admin", "", "--metrics", "")
+	_, err = run(t, "", "run", "-f", manifest, "--data-dir", data, "--listen", loopback.Free(t), "--admin", "", "--metrics", "")
 	require.ErrorContains(t, err, "is damaged")
 	require.ErrorContains(t, err, "pbxhook journal repair")
 	out, err = run(t, "", "journal", "repair", file)

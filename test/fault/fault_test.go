@@ -24,6 +24,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
 
@@ -48,15 +49,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// free is an address that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, listener.Close()) }()
-	return listener.Addr().String()
-}
-
 // setup is a webhook, a folder for its journal, and addresses.
 type setup struct {
 	t                     *testing.T
@@ -67,7 +59,7 @@ type setup struct {
 
 func newSetup(t *testing.T, retry string) *setup {
 	t.Helper()
-	s := &setup{t: t, hooks: free(t), admin: free(t), targets: free(t), data: t.TempDir()}
+	s := &setup{t: t, hooks: loopback.Free(t), admin: loopback.Free(t), targets: loopback.Free(t), data: t.TempDir()}
 	s.manifest = filepath.Join(t.TempDir(), "webhook.yaml")
 	s.write(retry)
 	return s
@@ -432,7 +424,7 @@ func TestTheJournalHasOneOwner(t *testing.T) {
 	s.start()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, binary, "run", "-f", s.manifest, "--data-dir", s.data, "--listen", free(t), "--admin", "", "--metrics", "").CombinedOutput()
+	out, err := exec.CommandContext(ctx, binary, "run", "-f", s.manifest, "--data-dir", s.data, "--listen", loopback.Free(t), "--admin", "", "--metrics", "").CombinedOutput()
 	require.Error(t, err)
 	require.Contains(t, string(out), "another process has had it open")
 	require.Equal(t, http.StatusAccepted, s.send("call", 1), "the first one goes on")

@@ -29,6 +29,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers"
 	"github.com/pbxhook/pbxhook/controllers/render"
+	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
 
@@ -110,9 +111,13 @@ func (c *cluster) startManager(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	port, err := freePort()
+	address, err := loopback.Find()
 	if err != nil {
 		return err
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("find a free port: %w", err)
 	}
 	c.manager, err = start(ctx, filepath.Join(c.folder, "controller-manager.log"), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kube-controller-manager"),
 		"--kubeconfig="+path, "--controllers=deployment-controller,replicaset-controller", "--leader-elect=false",
@@ -266,11 +271,10 @@ type operatorProcess struct {
 }
 
 func (c *cluster) startOperator(ctx context.Context, program string) (*operatorProcess, error) {
-	port, err := freePort()
+	metrics, err := loopback.Find()
 	if err != nil {
 		return nil, err
 	}
-	metrics := "127.0.0.1:" + port
 	p, err := start(ctx, filepath.Join(c.folder, "operator.log"), program,
 		"--kubeconfig="+c.operator, "--receiver-image=pbxhook:bench", "--metrics-bind-address="+metrics, "--metrics-secure=false", "--health-probe-bind-address=0")
 	if err != nil {
@@ -335,13 +339,4 @@ func (o *operatorProcess) peakMiB() float64 {
 		}
 	}
 	return 0
-}
-
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	return port, errors.Join(err, listener.Close())
 }

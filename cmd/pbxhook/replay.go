@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pbxhook/pbxhook/receiver/admin"
+)
+
+func replayCommand() *cobra.Command {
+	var receiver receiverFlags
+	var s admin.Selection
+	var from, to string
+	cmd := &cobra.Command{
+		Use:   "replay [NAME] [-n NAMESPACE | --admin URL]",
+		Short: "Hand kept events to targets again, decoded anew",
+		Long: "Hand kept events to targets again, decoded anew. All that is given must hold. Each request carries the\n" +
+			"header pbxhook-replay; events join the end of their call's lane. Events that a target does not have yet are left out.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if s.From, err = parseTime("--from", from); err != nil {
+				return err
+			}
+			if s.To, err = parseTime("--to", to); err != nil {
+				return err
+			}
+			if err := s.Check(); err != nil {
+				return fmt.Errorf("%w: give --call, --event, --from, --to or --dead-letters", err)
+			}
+			return replay(cmd, &receiver, first(args), s)
+		},
+	}
+	receiver.add(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&s.Target, "target", "", "to one target (default: all)")
+	flags.StringVar(&s.Call, "call", "", "the events of a call")
+	flags.StringVar(&s.Event, "event", "", "one event, by its id")
+	flags.StringVar(&from, "from", "", "events received then or later: 2026-11-22T08:00:00Z, or 2h for two hours ago")
+	flags.StringVar(&to, "to", "", "events received before")
+	flags.BoolVar(&s.DeadLetters, "dead-letters", false, "those that were given up for the target")
+	return cmd
+}
+
+// parseTime reads a time, or how long ago it was.
+func parseTime(flag, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := time.ParseDuration(strings.TrimPrefix(text, "-")); err == nil {
+		return time.Now().Add(-ago), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, fmt.Errorf("%s: expected a time such as 2026-11-22T08:00:00Z, or 2h for two hours ago, got %q", flag, text)
+	}
+	return t, nil
+}
+
+// replay asks for a replay and says what comes of it.
+func replay(cmd *cobra.Command, receiver *receiverFlags, name string, s admin.Selection) error {
+	events := int64(0)
+	err := receiver.each(cmd.Context(), name, func(ctx context.Context, c *admin.Client, w admin.Webhook) error {
+		answer, err := c.Replay(ctx, w, s)
+		if errors.Is(err, admin.ErrNotFound) && name == "" {
+			return nil // another webhook's target
+		}
+		if err != nil {
+			return err
+		}
+		for target, n := range answer.Targets {
+			events += n
+			if n > 0 {
+				cmd.Printf("%s: replay %s: %d events to %s\n", w, answer.ID, n, target)
+			}
+		}
+		return nil
+	})
+	if err == nil && events == 0 {
+		err = fmt.Errorf("%w: no event to replay: those that a target does not have yet are on their way", admin.ErrNotFound)
+	}
+	return err
+}
