@@ -57,16 +57,15 @@ func Render(s Shape, r *journal.Record, e *event.Event) (*Request, error) {
 }
 
 func (s Shape) render(r *journal.Record, e *event.Event) (*Request, error) {
-	base, source := s.URL, s.Source
 	switch s.Format {
 	case v1alpha1.FormatTemplate:
 		return s.templated(e)
 	case v1alpha1.FormatOriginal:
-		return original(base, &r.Request)
+		return s.original(&r.Request)
 	case v1alpha1.FormatCloudEvents, "":
-		return structured(base, source, r, e)
+		return s.structured(r, e)
 	case v1alpha1.FormatCloudEventsBatch:
-		request, err := structured(base, source, r, e)
+		request, err := s.structured(r, e)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +73,7 @@ func (s Shape) render(r *journal.Record, e *event.Event) (*Request, error) {
 		request.Body = append(append([]byte("["), request.Body...), ']')
 		return request, nil
 	case v1alpha1.FormatCloudEventsBinary:
-		return binary(base, source, r, e)
+		return s.binary(r, e)
 	default:
 		return nil, fmt.Errorf("expected a format of targets, got %q", s.Format)
 	}
@@ -116,10 +115,10 @@ func CloudEvent(source string, r *journal.Record, e *event.Event) (cloudevents.E
 }
 
 // Data is the canonical event as JSON.
-func Data(e *event.Event) ([]byte, error) { return plainJSON(e) }
+func Data(e *event.Event) ([]byte, error) { return event.JSON(e) }
 
-func structured(base, source string, r *journal.Record, e *event.Event) (*Request, error) {
-	ce, err := CloudEvent(source, r, e)
+func (s Shape) structured(r *journal.Record, e *event.Event) (*Request, error) {
+	ce, err := CloudEvent(s.Source, r, e)
 	if err != nil {
 		return nil, err
 	}
@@ -128,14 +127,14 @@ func structured(base, source string, r *journal.Record, e *event.Event) (*Reques
 		return nil, fmt.Errorf("write a CloudEvent: %w", err)
 	}
 	return &Request{
-		Method: http.MethodPost, URL: base, Body: body,
+		Method: http.MethodPost, URL: s.URL, Body: body,
 		Header: http.Header{"Content-Type": {cloudevents.ApplicationCloudEventsJSON + "; charset=UTF-8"}},
 	}, nil
 }
 
 // binary carries the attributes as headers (CloudEvents: HTTP Protocol Binding, 3.1).
-func binary(base, source string, r *journal.Record, e *event.Event) (*Request, error) {
-	ce, err := CloudEvent(source, r, e)
+func (s Shape) binary(r *journal.Record, e *event.Event) (*Request, error) {
+	ce, err := CloudEvent(s.Source, r, e)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +153,7 @@ func binary(base, source string, r *journal.Record, e *event.Event) (*Request, e
 	for name, value := range ce.Extensions() {
 		set(name, fmt.Sprint(value))
 	}
-	return &Request{Method: http.MethodPost, URL: base, Header: header, Body: ce.Data()}, nil
+	return &Request{Method: http.MethodPost, URL: s.URL, Header: header, Body: ce.Data()}, nil
 }
 
 // escapeHeader percent-encodes what a header cannot carry (CloudEvents: HTTP Protocol Binding,
@@ -173,8 +172,8 @@ func escapeHeader(value string) string {
 
 // original is the PBX's own request: a service that was behind the PBX sees no difference. The
 // target's URL takes the place of the webhook's.
-func original(base string, r *event.Request) (*Request, error) {
-	target, err := url.Parse(base)
+func (s Shape) original(r *event.Request) (*Request, error) {
+	target, err := url.Parse(s.URL)
 	if err != nil {
 		return nil, fmt.Errorf("read the target's URL: %w", err)
 	}

@@ -1,8 +1,6 @@
 package render
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
@@ -51,7 +49,7 @@ func (s Shape) templated(e *event.Event) (*Request, error) {
 		request.Body = []byte(text)
 		request.Header.Set("Content-Type", typeText)
 	default:
-		if request.Body, err = plainJSON(value); err != nil {
+		if request.Body, err = event.JSON(value); err != nil {
 			return nil, err
 		}
 		request.Header.Set("Content-Type", typeJSON)
@@ -92,7 +90,7 @@ func parameters(object map[string]any) (string, error) {
 		case string:
 			values.Set(name, value)
 		default:
-			text, err := plainJSON(value)
+			text, err := event.JSON(value)
 			if err != nil {
 				return "", err
 			}
@@ -102,13 +100,3 @@ func parameters(object map[string]any) (string, error) {
 	return values.Encode(), nil
 }
 
-// plainJSON is a value as JSON in which &, < and > stand for themselves.
-func plainJSON(value any) ([]byte, error) {
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
-		return nil, fmt.Errorf("write JSON: %w", err)
-	}
-	return bytes.TrimSpace(buffer.Bytes()), nil
-}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
 )
 
 // Field is one field of a message: a text, int, Number, bool, nil, Fields, or a list of those.
@@ -204,11 +206,10 @@ func (w *writer) text(text string) {
 	case w.style == BareZeros && len(text) > 1 && text[0] == '0' && strings.Trim(text, "0123456789") == "":
 		w.WriteString(text)
 	default:
-		encoder := json.NewEncoder(&w.Buffer)
-		encoder.SetEscapeHTML(false)
-		if err := encoder.Encode(text); err != nil {
+		quoted, err := event.JSON(text)
+		if err != nil {
 			panic(fmt.Sprintf("sim: write a text: %v", err)) // a text can always be written
 		}
-		w.Truncate(w.Len() - 1) // the line's end
+		w.Write(quoted)
 	}
 }

@@ -393,13 +393,11 @@ func Text(value any) string {
 
 // Marshal is a value as JSON in which &, < and > stand for themselves.
 func Marshal(value any) json.RawMessage {
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
+	text, err := event.JSON(value)
+	if err != nil {
 		panic(fmt.Sprintf("wire: what was read cannot be written: %v", err)) // values come from ParseJSON alone
 	}
-	return bytes.TrimSpace(buffer.Bytes())
+	return text
 }
 
 // ParseJSON reads JSON, or text that its author took for JSON (see tolerant). Numbers keep their
