@@ -166,9 +166,6 @@ func lock(ctx context.Context, file string, wait time.Duration) (db *bbolt.DB, e
 		case err == nil:
 			return db, nil
 		case !errors.Is(err, bolterrors.ErrTimeout):
-			if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrChecksum) || errors.Is(err, bolterrors.ErrVersionMismatch) {
-				return nil, &DamagedError{File: file, Err: err}
-			}
 			return nil, fmt.Errorf("open the journal %s: %w", file, err)
 		case wait >= 0 && time.Since(start) >= wait:
 			return nil, lockedError(file, wait)

@@ -99,124 +99,106 @@ func unseal(key, data []byte, value any) error {
 	return json.Unmarshal(data[sealHeader:], value)
 }
 
+// fields calls each for the fields of a record, in order, for as long as it wants more: with a field's text
+// or its number, as it is the one or the other.
+func fields(data []byte, each func(field protowire.Number, text []byte, number uint64) (more bool)) error {
+	for len(data) > 0 {
+		field, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		data = data[n:]
+		var text []byte
+		var number uint64
+		switch kind {
+		case protowire.BytesType:
+			text, n = protowire.ConsumeBytes(data)
+		case protowire.VarintType:
+			number, n = protowire.ConsumeVarint(data)
+		default: // a later version's
+			n = protowire.ConsumeFieldValue(field, kind, data)
+		}
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		data = data[n:]
+		if !each(field, text, number) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func timeOf(nanoseconds uint64) time.Time { return time.Unix(0, int64(nanoseconds)).UTC() }
+
 // decode reads a record; it keeps nothing of data.
 func decode(seq uint64, data []byte) (Record, error) {
 	r := Record{Seq: seq}
 	if !intact(seq, data) {
 		return r, errChecksum
 	}
-	for data = data[4:]; len(data) > 0; {
-		field, kind, n := protowire.ConsumeTag(data)
-		if n < 0 {
-			return r, protowire.ParseError(n)
-		}
-		data = data[n:]
-		switch kind {
-		case protowire.BytesType:
-			value, n := protowire.ConsumeBytes(data)
-			if n < 0 {
-				return r, protowire.ParseError(n)
-			}
-			data = data[n:]
-			r.set(field, value)
-		case protowire.VarintType:
-			value, n := protowire.ConsumeVarint(data)
-			if n < 0 {
-				return r, protowire.ParseError(n)
-			}
-			data = data[n:]
-			if field == fieldReceivedAt {
-				r.Request.ReceivedAt = time.Unix(0, int64(value)).UTC()
-			}
-		default:
-			n := protowire.ConsumeFieldValue(field, kind, data)
-			if n < 0 {
-				return r, protowire.ParseError(n)
-			}
-			data = data[n:]
-		}
-	}
-	return r, nil
+	err := fields(data[4:], func(field protowire.Number, text []byte, number uint64) bool {
+		r.set(field, text, number)
+		return true
+	})
+	return r, err
 }
 
-func (r *Record) set(field protowire.Number, value []byte) {
+func (r *Record) set(field protowire.Number, text []byte, number uint64) {
 	switch field {
 	case fieldID:
-		r.ID = string(value)
+		r.ID = string(text)
 	case fieldType:
-		r.Type = event.Type(value)
+		r.Type = event.Type(text)
 	case fieldLane:
-		r.Lane = string(value)
+		r.Lane = string(text)
+	case fieldReceivedAt:
+		r.Request.ReceivedAt = timeOf(number)
 	case fieldMethod:
-		r.Request.Method = string(value)
+		r.Request.Method = string(text)
 	case fieldPath:
-		r.Request.Path = string(value)
+		r.Request.Path = string(text)
 	case fieldQuery:
-		r.Request.Query = string(value)
+		r.Request.Query = string(text)
 	case fieldHeader:
 		if r.Request.Header == nil {
 			r.Request.Header = http.Header{}
 		}
-		name, value, _ := strings.Cut(string(value), ":")
+		name, value, _ := strings.Cut(string(text), ":")
 		r.Request.Header[name] = append(r.Request.Header[name], value)
 	case fieldBody:
-		r.Request.Body = slices.Clone(value)
+		r.Request.Body = slices.Clone(text)
 	}
 }
 
-// headOf reads the fields of a record that stand before its request.
+// headOf reads the fields of a record that stand before its request. What cannot be read stays empty.
 func headOf(seq uint64, data []byte) Head {
 	h := Head{Seq: seq}
-	for data = data[4:]; len(data) > 0; {
-		field, kind, n := protowire.ConsumeTag(data)
-		if n < 0 || field > fieldReceivedAt {
-			return h
-		}
-		data = data[n:]
-		if kind == protowire.VarintType {
-			value, n := protowire.ConsumeVarint(data)
-			if n < 0 {
-				return h
-			}
-			h.ReceivedAt = time.Unix(0, int64(value)).UTC()
-			data = data[n:]
-			continue
-		}
-		value, n := protowire.ConsumeBytes(data)
-		if kind != protowire.BytesType || n < 0 {
-			return h
-		}
-		data = data[n:]
+	_ = fields(data[4:], func(field protowire.Number, text []byte, number uint64) bool {
 		switch field {
 		case fieldID:
-			h.ID = string(value)
+			h.ID = string(text)
 		case fieldType:
-			h.Type = event.Type(value)
+			h.Type = event.Type(text)
 		case fieldLane:
-			h.Lane = string(value)
+			h.Lane = string(text)
+		case fieldReceivedAt:
+			h.ReceivedAt = timeOf(number)
 		}
-	}
+		return field < fieldReceivedAt
+	})
 	return h
 }
 
-// laneOf reads a record's lane alone.
-func laneOf(data []byte) string {
-	for data = data[4:]; len(data) > 0; {
-		field, kind, n := protowire.ConsumeTag(data)
-		if n < 0 {
-			return ""
+// laneOf reads a record's lane alone. What cannot be read stays empty.
+func laneOf(data []byte) (lane string) {
+	_ = fields(data[4:], func(field protowire.Number, text []byte, _ uint64) bool {
+		if field == fieldLane {
+			lane = string(text)
 		}
-		data = data[n:]
-		if field == fieldLane && kind == protowire.BytesType {
-			value, _ := protowire.ConsumeString(data)
-			return value
-		}
-		if n = protowire.ConsumeFieldValue(field, kind, data); n < 0 || field > fieldLane {
-			return ""
-		}
-		data = data[n:]
-	}
-	return ""
+		return field < fieldLane
+	})
+	return lane
 }
 
 // letter is a dead letter as it is stored.
