@@ -83,7 +83,7 @@ func (s *conditions) receiver(seen *observation) {
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
 		return
 	}
-	if seen.receivers.unrouted && seen.receivers.unreachable == 0 {
+	if seen.receivers.unrouted {
 		message := starting
 		if s.now.Sub(readySince(seen.pods)) > routeTime {
 			message = "the Service does not lead to the receiver, though its pod is ready: see kube-proxy, or what takes its place"

@@ -23,6 +23,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers"
+	"github.com/pbxhook/pbxhook/controllers/render"
 	"github.com/pbxhook/pbxhook/test/certs"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
@@ -167,6 +168,16 @@ func TestForeignIngressStays(t *testing.T) {
 	w.eventually("callcenter", v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonForeignObject)
 	w.get(foreign, child)
 	require.Equal(t, version, foreign.ResourceVersion)
+
+	secret := &corev1.Secret{}
+	w.get(secret, "pbx")
+	secret.StringData = map[string]string{"token": "rotated"}
+	require.NoError(t, w.client.Update(t.Context(), secret))
+	require.Eventually(t, func() bool {
+		pods := &corev1.PodList{}
+		require.NoError(t, w.client.List(t.Context(), pods, client.InNamespace(w.namespace)))
+		return strings.Contains(w.values("callcenter"), "rotated") && pods.Items[0].Annotations[render.AnnotationConfig] == w.hash("callcenter")
+	}, patience, 50*time.Millisecond, "the receivers are told all the same")
 }
 
 // TestVoIPstudioNeedsHTTPS: it sends to https addresses alone.

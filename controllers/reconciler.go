@@ -116,13 +116,13 @@ func (r *Reconciler) reconcile(ctx context.Context, w *v1alpha1.PBXWebhook, seen
 	if err = r.askReceivers(ctx, w, seen); err != nil {
 		return err
 	}
+	if err = r.nudge(ctx, seen); err != nil { // a child that cannot be made holds up no password
+		return err
+	}
 	if err = r.applyChildren(ctx, w, seen); err != nil {
 		return err
 	}
-	if err = r.observe(ctx, w, seen); err != nil {
-		return err
-	}
-	return r.nudge(ctx, seen)
+	return r.observe(ctx, w, seen)
 }
 
 // checkSpec finds what no rule of the schema can.
@@ -151,7 +151,7 @@ func (r *Reconciler) observe(ctx context.Context, w *v1alpha1.PBXWebhook, seen *
 	case !apierrors.IsNotFound(err): // the cache may not have what was just made
 		return fmt.Errorf("read the receiver's Deployment: %w", err)
 	}
-	if seen.receivers.available > 0 && r.Reach != nil {
+	if seen.receivers.available > seen.receivers.unreachable && r.Reach != nil {
 		seen.receivers.unrouted = r.reachService(ctx, w) != nil
 	}
 	seen.exposure, err = r.expose(ctx, w, seen)
