@@ -216,7 +216,7 @@ spec:
   nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [%[3]s]}]}]}}
 `, c.namespace, folder, node), "apply", "-f", "-")
 	c.t.Cleanup(func() {
-		_, _ = c.try("", "delete", "namespace", c.namespace, "--timeout=120s")
+		_, _ = c.try("", "delete", "namespace", c.namespace, "--wait=false")
 		_, _ = c.try("", "delete", "pv", c.namespace, "--wait=false")
 	})
 	address, port := c.listen()
