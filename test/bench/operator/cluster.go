@@ -11,11 +11,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -29,6 +27,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers"
 	"github.com/pbxhook/pbxhook/controllers/render"
+	"github.com/pbxhook/pbxhook/test/bench/proc"
 	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
@@ -56,7 +55,7 @@ type cluster struct {
 	folder      string
 	audit       string
 	operator    string // kubeconfig
-	manager     *process
+	manager     *proc.Process
 }
 
 func startCluster(ctx context.Context) (c *cluster, err error) {
@@ -119,7 +118,7 @@ func (c *cluster) startManager(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find a free port: %w", err)
 	}
-	c.manager, err = start(ctx, filepath.Join(c.folder, "controller-manager.log"), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kube-controller-manager"),
+	c.manager, err = proc.Start(ctx, filepath.Join(c.folder, "controller-manager.log"), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kube-controller-manager"),
 		"--kubeconfig="+path, "--controllers=deployment-controller,replicaset-controller", "--leader-elect=false",
 		"--kube-api-qps=500", "--kube-api-burst=1000", "--bind-address=127.0.0.1", "--secure-port="+port, "--cert-dir="+c.folder)
 	return err
@@ -138,7 +137,7 @@ func (c *cluster) kubeconfig(name string, user *envtest.AuthenticatedUser) (stri
 }
 
 func (c *cluster) stop() error {
-	c.manager.stop()
+	c.manager.Stop()
 	return errors.Join(c.environment.Stop(), os.RemoveAll(c.folder))
 }
 
@@ -227,46 +226,9 @@ func (c *cluster) writesUntilQuiet(ctx context.Context, o *operatorProcess, look
 	return last, err
 }
 
-// process is one that ends with the benchmark.
-type process struct {
-	cmd  *exec.Cmd
-	done chan struct{}
-}
-
-func start(ctx context.Context, log, program string, args ...string) (*process, error) {
-	file, err := os.Create(log)
-	if err != nil {
-		return nil, fmt.Errorf("make a log: %w", err)
-	}
-	p := &process{cmd: exec.CommandContext(ctx, program, args...), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = file, file
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", program, errors.Join(err, file.Close()))
-	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // it is told to end
-		_ = file.Close() // a log
-	}()
-	return p, nil
-}
-
-func (p *process) stop() {
-	if p == nil {
-		return
-	}
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-p.done:
-	case <-time.After(20 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
-	}
-}
-
 // operatorProcess is the operator under test, as it runs in a pod but for its Lease.
 type operatorProcess struct {
-	*process
+	*proc.Process
 	metrics string
 }
 
@@ -275,16 +237,16 @@ func (c *cluster) startOperator(ctx context.Context, program string) (*operatorP
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(ctx, filepath.Join(c.folder, "operator.log"), program,
+	p, err := proc.Start(ctx, filepath.Join(c.folder, "operator.log"), program,
 		"--kubeconfig="+c.operator, "--receiver-image=pbxhook:bench", "--metrics-bind-address="+metrics, "--metrics-secure=false", "--health-probe-bind-address=0")
 	if err != nil {
 		return nil, err
 	}
-	o := &operatorProcess{process: p, metrics: metrics}
+	o := &operatorProcess{Process: p, metrics: metrics}
 	return o, until(ctx, func() (bool, error) {
 		select {
-		case <-p.done:
-			log, _ := os.ReadFile(filepath.Join(c.folder, "operator.log"))
+		case <-p.Done():
+			log, _ := os.ReadFile(p.Log)
 			return false, fmt.Errorf("the operator ended: %s", log)
 		default:
 		}
@@ -327,16 +289,4 @@ func (o *operatorProcess) metric(name string) (sum int, err error) {
 }
 
 // peakMiB is the most memory that the operator held at a time.
-func (o *operatorProcess) peakMiB() float64 {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", o.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
-			return kib / 1024
-		}
-	}
-	return 0
-}
+func (o *operatorProcess) peakMiB() float64 { return o.MiB("VmHWM") }

@@ -81,7 +81,7 @@ func measure(ctx context.Context, c *cluster, n int, program string) (*Result, e
 	if err != nil {
 		return nil, err
 	}
-	defer operator.stop()
+	defer operator.Stop()
 	fmt.Printf("making %d webhooks\n", n)
 	start := time.Now()
 	if err := makeWebhooks(ctx, c.client, n); err != nil {
@@ -108,13 +108,13 @@ func measure(ctx context.Context, c *cluster, n int, program string) (*Result, e
 	result.RSSMiB = operator.peakMiB()
 	fmt.Printf("writes: %v\n", writes.byKind)
 
-	operator.stop()
+	operator.Stop()
 	before := writes
 	operator, err = c.startOperator(ctx, program)
 	if err != nil {
 		return nil, err
 	}
-	defer operator.stop()
+	defer operator.Stop()
 	if writes, err = c.writesUntilQuiet(ctx, operator, n); err != nil {
 		return nil, err
 	}
