@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nyaruka/phonenumbers"
-
 	"github.com/pbxhook/pbxhook/receiver/event"
 )
 
@@ -125,32 +123,6 @@ func (s Settings) Party(raw string) event.Party {
 // isExtension: 2 to 6 digits with no plus sign are an internal number.
 func isExtension(raw string) bool {
 	return len(raw) >= 2 && len(raw) <= 6 && strings.Trim(raw, "0123456789") == ""
-}
-
-// E164 is a phone number in E.164, or empty where its country does not follow from the text, the
-// region (ISO, may be empty), and whether numbers are written internationally without a plus sign.
-func E164(raw, region string, international bool) string {
-	if len(raw) < 5 || len(raw) > 32 || strings.Trim(raw, "+0123456789 ()./-") != "" {
-		return ""
-	}
-	if strings.HasPrefix(raw, "+") {
-		number, err := phonenumbers.Parse(raw, "ZZ")
-		if err != nil || !phonenumbers.IsPossibleNumber(number) {
-			return ""
-		}
-		return phonenumbers.Format(number, phonenumbers.E164)
-	}
-	if international && !strings.HasPrefix(raw, "0") {
-		if number, err := phonenumbers.Parse("+"+raw, "ZZ"); err == nil && phonenumbers.IsValidNumber(number) {
-			return phonenumbers.Format(number, phonenumbers.E164)
-		}
-	}
-	if region != "" {
-		if number, err := phonenumbers.Parse(raw, region); err == nil && phonenumbers.IsValidNumber(number) {
-			return phonenumbers.Format(number, phonenumbers.E164)
-		}
-	}
-	return ""
 }
 
 // First is the first text that is not empty.

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -184,4 +185,15 @@ func FuzzParseJSON(f *testing.F) {
 			t.Fatalf("%q became what is no JSON", text)
 		}
 	})
+}
+
+// TestNumbersAreForgotten: what is remembered of numbers is bounded, and the same as when it is not.
+func TestNumbersAreForgotten(t *testing.T) {
+	for n := range 10_000 {
+		raw := fmt.Sprintf("+4420351%05d", n)
+		require.Equal(t, raw, wire.E164(raw, "", false))
+		require.Equal(t, raw, wire.E164(raw, "", false))
+	}
+	require.Equal(t, "+989123456789", wire.E164("09123456789", "IR", false))
+	require.Empty(t, wire.E164("09123456789", "", false), "the region is part of what is remembered")
 }
