@@ -99,4 +99,3 @@ func parameters(object map[string]any) (string, error) {
 	}
 	return values.Encode(), nil
 }
-
