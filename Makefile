@@ -77,6 +77,13 @@ chart: ## the Helm chart, in dist/pbxhook-VERSION.tgz
 fault: ## what breaks: real processes killed, ended, starved of disk, fed by slow senders
 	go test -count=1 -timeout 20m -v ./test/fault
 
+.PHONY: bench
+bench: ## the receiver against its peers, in one run; leaves dist/bench.json
+	mkdir -p dist
+	command -v nginx >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light; } >/dev/null
+	$(BUILD) -o bin/pbxhook ./cmd/pbxhook
+	go run ./test/bench
+
 .PHONY: bench-operator
 bench-operator: ## the operator with N webhooks (500): writes, conflicts, time, memory; leaves dist/bench-operator.json
 	mkdir -p dist
