@@ -82,6 +82,15 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// withOperator is a world with an operator at work and the PBX's Secret there.
+func withOperator(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	return w
+}
+
 func scheme(t *testing.T) *runtime.Scheme {
 	t.Helper()
 	s, err := controllers.Scheme()
@@ -417,9 +426,7 @@ func TestFromNewToReady(t *testing.T) {
 }
 
 func TestReadyIsHonest(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	w.webhook("callcenter", nil)
 	pod := w.healthy("callcenter")
 	hash := w.hash("callcenter")
@@ -466,9 +473,7 @@ func TestWhyNoReceiverIsAvailable(t *testing.T) {
 		"scheduling": {corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/1 nodes"}}}, v1alpha1.ReasonUnschedulable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.secret("pbx", map[string]string{"token": "t"})
-			w.operator()
+			w := withOperator(t)
 			w.webhook("callcenter", nil)
 			w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
 			w.pod("callcenter", tc.status)
@@ -550,9 +555,7 @@ func TestForeignObjectsAreRefused(t *testing.T) {
 
 // TestDrift: every child that is edited or deleted by hand is what it should be a moment later.
 func TestDrift(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
 		p.Spec.Expose = &v1alpha1.Expose{Ingress: &v1alpha1.ExposeIngress{Host: "pbx.example.com", Annotations: map[string]v1alpha1.AnnotationValue{"a": "b"}}}
 	})
@@ -611,9 +614,7 @@ func TestDrift(t *testing.T) {
 
 // TestRollout: while a receiver of an earlier template is still there, it is about to go.
 func TestRollout(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	webhook := w.webhook("callcenter", nil)
 	w.healthy("callcenter")
 	w.follow("callcenter")
@@ -747,9 +748,7 @@ func TestEventsAreAboutTransitions(t *testing.T) {
 
 // TestCountsAreWrittenNowAndThen: the first event is news, those that follow are counts.
 func TestCountsAreWrittenNowAndThen(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	w.webhook("callcenter", nil)
 	pod := w.healthy("callcenter")
 	w.follow("callcenter")
@@ -795,9 +794,7 @@ func TestNothingSecretIsCached(t *testing.T) {
 
 // TestNoFinalizer: nothing outside the cluster is to be cleaned up, and a namespace can go at any time.
 func TestNoFinalizer(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	webhook := w.webhook("callcenter", nil)
 	w.healthy("callcenter")
 	w.get(webhook, "callcenter")
@@ -829,9 +826,7 @@ func TestJudgedByTheAPIServerAlone(t *testing.T) {
 
 // TestScale: an HPA, KEDA and `kubectl scale` find what they need; an embedded journal has one writer.
 func TestScale(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	webhook := w.webhook("callcenter", nil)
 	w.healthy("callcenter")
 	require.Eventually(t, func() bool {
@@ -869,9 +864,7 @@ func TestPodMonitor(t *testing.T) {
 }
 
 func TestDisabled(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	webhook := w.webhook("callcenter", nil)
 	w.healthy("callcenter")
 	w.get(webhook, "callcenter")
@@ -889,18 +882,14 @@ func TestDisabled(t *testing.T) {
 }
 
 func TestWrongTimeZoneStalls(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) { p.Spec.TimeZone = "Asia/Nowhere" })
 	w.eventually("callcenter", v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonInvalidSpec)
 }
 
 // TestRetainedClaimIsResumed: the claim has no owner, and a webhook made anew takes it.
 func TestRetainedClaimIsResumed(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	webhook := w.webhook("callcenter", nil)
 	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
 	claim := &corev1.PersistentVolumeClaim{}
@@ -920,9 +909,7 @@ func TestRetainedClaimIsResumed(t *testing.T) {
 }
 
 func TestDeletedClaimGoesWithTheWebhook(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
 		p.Spec.Journal = v1alpha1.Journal{Embedded: &v1alpha1.EmbeddedJournal{}, DeletionPolicy: v1alpha1.DeletionDelete}
 	})
@@ -934,9 +921,7 @@ func TestDeletedClaimGoesWithTheWebhook(t *testing.T) {
 
 // TestDeletionPolicyChanges: what was to go with the webhook stays, and the other way round.
 func TestDeletionPolicyChanges(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	webhook := w.webhook("callcenter", nil)
 	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
 	claim := &corev1.PersistentVolumeClaim{}
@@ -955,9 +940,7 @@ func TestDeletionPolicyChanges(t *testing.T) {
 }
 
 func TestEmptyDirHasNoClaim(t *testing.T) {
-	w := newWorld(t)
-	w.secret("pbx", map[string]string{"token": "t"})
-	w.operator()
+	w := withOperator(t)
 	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
 		p.Spec.Journal = v1alpha1.Journal{Embedded: &v1alpha1.EmbeddedJournal{Storage: v1alpha1.EmbeddedStorage{EmptyDir: &v1alpha1.EmptyDir{}}}}
 	})
