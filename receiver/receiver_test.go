@@ -65,7 +65,7 @@ func (s *target) has(t *testing.T, want string, times int) {
 
 // running is a receiver with its files.
 type running struct {
-	t             *testing.T
+	t             testing.TB
 	file, data    string
 	hooks, status string
 	hooksTLS      string
@@ -93,7 +93,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-func start(t *testing.T, manifest string) *running {
+func start(t testing.TB, manifest string) *running {
 	t.Helper()
 	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &lines{}}
 	r.write(manifest)

@@ -10,7 +10,7 @@ import (
 )
 
 // Free is an address that nothing listens at.
-func Free(t *testing.T) string {
+func Free(t testing.TB) string {
 	t.Helper()
 	address, err := Find()
 	require.NoError(t, err)
