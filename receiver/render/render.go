@@ -122,7 +122,7 @@ func (s Shape) structured(r *journal.Record, e *event.Event) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := json.Marshal(ce)
+	body, err := ce.MarshalJSON() // json.Marshal would read it all once more, to compact it
 	if err != nil {
 		return nil, fmt.Errorf("write a CloudEvent: %w", err)
 	}

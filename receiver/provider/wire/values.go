@@ -40,6 +40,9 @@ func (f Fields) Time(settings Settings, keys ...string) *time.Time {
 	return nil
 }
 
+// plainSpaces turns the spaces that browsers' libraries write, as in 9:12:56\u202fPM, into plain ones.
+var plainSpaces = strings.NewReplacer("\u202f", " ", "\u00a0", " ")
+
 // ParseTime reads a time as PBXs write it, or returns nil.
 //
 // A time without an offset is of the zone. When clocks change, such a time may not exist or exist
@@ -49,7 +52,7 @@ func ParseTime(text string, zone *time.Location) *time.Time {
 	if text == "" || len(text) > 64 {
 		return nil
 	}
-	text = strings.NewReplacer("\u202f", " ", "\u00a0", " ").Replace(text) // 9:12:56\u202fPM, as browsers' libraries write it
+	text = plainSpaces.Replace(text)
 	for _, layout := range layouts {
 		if t, err := time.Parse(layout, text); err == nil {
 			return inUTC(onTheClock(t, zone))
