@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -128,6 +129,9 @@ func (r *Reconciler) reachService(ctx context.Context, w *v1alpha1.PBXWebhook) e
 	service := &corev1.Service{}
 	if err := r.Get(ctx, childKey(w), service); err != nil {
 		return fmt.Errorf("read the receiver's Service: %w", err)
+	}
+	if len(service.Spec.Ports) == 0 {
+		return errors.New("the Service has no port: somebody is editing it")
 	}
 	port := service.Spec.Ports[len(service.Spec.Ports)-1].Port // metrics, where it is shown
 	return r.Reach(ctx, net.JoinHostPort(service.Spec.ClusterIP, strconv.Itoa(int(port))))
