@@ -84,7 +84,7 @@ func TestExposedByLoadBalancer(t *testing.T) {
 				require.NotEqual(t, "metrics", port.Name, "metrics are not for the outside")
 			}
 			service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{tc.ingress}
-			require.NoError(t, w.client.Status().Update(t.Context(), service))
+			w.replaceStatus(service)
 			w.eventually("callcenter", v1alpha1.ConditionExposed, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 			w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 			w.url(tc.want + w.path())
@@ -109,7 +109,7 @@ func TestExposedByNodePort(t *testing.T) {
 		webhook := &v1alpha1.PBXWebhook{}
 		w.get(webhook, "callcenter")
 		webhook.Spec.Expose = nil
-		require.NoError(t, w.client.Update(t.Context(), webhook))
+		w.replaceSpec(webhook)
 		w.url("http://" + child + "." + w.namespace + ".svc" + w.path())
 		w.get(service, child)
 		require.Equal(t, corev1.ServiceTypeClusterIP, service.Spec.Type)
@@ -135,14 +135,14 @@ func TestExposedByIngress(t *testing.T) {
 	w.get(ingress, child)
 	require.Equal(t, "le", ingress.Annotations["cert-manager.io/cluster-issuer"])
 	ingress.Status.LoadBalancer.Ingress = []networkingv1.IngressLoadBalancerIngress{{IP: "198.51.100.7"}}
-	require.NoError(t, w.client.Status().Update(t.Context(), ingress))
+	w.replaceStatus(ingress)
 	w.eventually("callcenter", v1alpha1.ConditionExposed, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 
 	t.Run("what is not wanted any more goes", func(t *testing.T) {
 		webhook := &v1alpha1.PBXWebhook{}
 		w.get(webhook, "callcenter")
 		webhook.Spec.Expose = nil
-		require.NoError(t, w.client.Update(t.Context(), webhook))
+		w.replaceSpec(webhook)
 		require.Eventually(t, func() bool {
 			return apierrors.IsNotFound(w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: child}, ingress))
 		}, patience, 50*time.Millisecond)
@@ -164,7 +164,7 @@ func TestForeignIngressStays(t *testing.T) {
 	webhook := &v1alpha1.PBXWebhook{}
 	w.get(webhook, "callcenter")
 	webhook.Spec.Expose = &v1alpha1.Expose{Ingress: &v1alpha1.ExposeIngress{Host: "pbx.example.com"}}
-	require.NoError(t, w.client.Update(t.Context(), webhook))
+	w.replaceSpec(webhook)
 	w.eventually("callcenter", v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonForeignObject)
 	w.get(foreign, child)
 	require.Equal(t, version, foreign.ResourceVersion)
@@ -195,7 +195,7 @@ func TestVoIPstudioNeedsHTTPS(t *testing.T) {
 	webhook := &v1alpha1.PBXWebhook{}
 	w.get(webhook, "callcenter")
 	webhook.Spec.Receiver.TLS = &v1alpha1.ReceiverTLS{SecretRef: v1alpha1.SecretReference{Name: "tls"}}
-	require.NoError(t, w.client.Update(t.Context(), webhook))
+	w.replaceSpec(webhook)
 	w.eventually("callcenter", v1alpha1.ConditionExposed, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 }
 
@@ -326,7 +326,7 @@ func testExposedByGateway(t *testing.T) {
 			ParentRef: gatewayv1.ParentReference{Name: "public"}, ControllerName: "example.com/controller",
 			Conditions: []metav1.Condition{condition(gatewayv1.RouteConditionAccepted), condition(gatewayv1.RouteConditionResolvedRefs)},
 		}}
-		require.NoError(t, w.client.Status().Update(t.Context(), route))
+		w.replaceStatus(route)
 	}
 	accept(metav1.ConditionFalse, "NotAllowedByListeners")
 	require.Eventually(t, func() bool {
@@ -341,7 +341,7 @@ func testExposedByGateway(t *testing.T) {
 	webhook := &v1alpha1.PBXWebhook{}
 	w.get(webhook, "callcenter")
 	webhook.Spec.Expose = nil
-	require.NoError(t, w.client.Update(t.Context(), webhook))
+	w.replaceSpec(webhook)
 	require.Eventually(t, func() bool {
 		return apierrors.IsNotFound(w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: child}, route))
 	}, patience, 50*time.Millisecond)

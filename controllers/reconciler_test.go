@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -259,6 +260,27 @@ func (w *world) secret(name string, data map[string]string) *corev1.Secret {
 	return secret
 }
 
+// replaceSpec edits an object as it was read, whoever wrote something else of it in the meantime.
+func (w *world) replaceSpec(o client.Object) {
+	w.t.Helper()
+	require.NoError(w.t, w.client.Patch(w.t.Context(), o, w.replacing(o, "spec")))
+}
+
+// replaceStatus does what controllers of the cluster do, likewise.
+func (w *world) replaceStatus(o client.Object) {
+	w.t.Helper()
+	require.NoError(w.t, w.client.Status().Patch(w.t.Context(), o, w.replacing(o, "status")))
+}
+
+func (w *world) replacing(o client.Object, part string) client.Patch {
+	w.t.Helper()
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	require.NoError(w.t, err)
+	patch, err := json.Marshal([]map[string]any{{"op": "add", "path": "/" + part, "value": object[part]}})
+	require.NoError(w.t, err)
+	return client.RawPatch(types.JSONPatchType, patch)
+}
+
 // pod is the kubelet: it makes a receiver pod that is, or is not, ready.
 func (w *world) pod(webhook string, status corev1.PodStatus) *corev1.Pod {
 	w.t.Helper()
@@ -270,7 +292,7 @@ func (w *world) pod(webhook string, status corev1.PodStatus) *corev1.Pod {
 	}
 	require.NoError(w.t, w.client.Create(w.t.Context(), pod))
 	pod.Status = status
-	require.NoError(w.t, w.client.Status().Update(w.t.Context(), pod))
+	w.replaceStatus(pod)
 	return pod
 }
 
@@ -376,7 +398,7 @@ func TestFromNewToReady(t *testing.T) {
 
 	w.answer(w.hash("callcenter"), nil)
 	pod.Status = ready(true)
-	require.NoError(t, w.client.Status().Update(t.Context(), pod))
+	w.replaceStatus(pod)
 	got = w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 	require.Nil(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReconciling))
 	w.quiet()
@@ -401,12 +423,12 @@ func TestFromNewToReady(t *testing.T) {
 		service := &corev1.Service{}
 		w.get(service, "callcenter-receiver")
 		service.Spec.Ports[0].Port = 81
-		require.NoError(t, w.client.Update(t.Context(), service))
+		w.replaceSpec(service)
 		deployment := &appsv1.Deployment{}
 		w.get(deployment, "callcenter-receiver")
 		deployment.Spec.Template.Spec.Containers[0].Image = "evil:latest"
 		deployment.Spec.Template.Spec.Containers = append(deployment.Spec.Template.Spec.Containers, corev1.Container{Name: "sidecar", Image: "evil:latest"})
-		require.NoError(t, w.client.Update(t.Context(), deployment))
+		w.replaceSpec(deployment)
 		require.Eventually(t, func() bool {
 			w.get(service, "callcenter-receiver")
 			w.get(deployment, "callcenter-receiver")
@@ -452,8 +474,9 @@ func TestReadyIsHonest(t *testing.T) {
 func (w *world) touch(pod *corev1.Pod) {
 	w.t.Helper()
 	w.get(pod, pod.Name)
+	before := pod.DeepCopy()
 	pod.Labels["touched"] = fmt.Sprint(time.Now().UnixNano())
-	require.NoError(w.t, w.client.Update(w.t.Context(), pod))
+	require.NoError(w.t, w.client.Patch(w.t.Context(), pod, client.MergeFrom(before)))
 }
 
 func TestWhyNoReceiverIsAvailable(t *testing.T) {
@@ -621,20 +644,20 @@ func TestRollout(t *testing.T) {
 	w.rollingOut.Store(true)
 	w.get(webhook, "callcenter")
 	webhook.Spec.Receiver.Pod = &v1alpha1.Pod{Annotations: map[string]v1alpha1.AnnotationValue{"a": "b"}}
-	require.NoError(t, w.client.Update(t.Context(), webhook))
+	w.replaceSpec(webhook)
 	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
 	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady).Message, "of this generation is being started")
 
 	deployment := &appsv1.Deployment{}
 	w.get(deployment, "callcenter-receiver")
 	deployment.Status.ObservedGeneration, deployment.Status.Replicas, deployment.Status.UpdatedReplicas = deployment.Generation, 2, 1
-	require.NoError(t, w.client.Status().Update(t.Context(), deployment))
+	w.replaceStatus(deployment)
 	w.quiet()
 	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
 	w.rollingOut.Store(false)
 	w.get(deployment, "callcenter-receiver")
 	deployment.Status.Replicas = 1
-	require.NoError(t, w.client.Status().Update(t.Context(), deployment))
+	w.replaceStatus(deployment)
 	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 }
 
@@ -671,7 +694,7 @@ func TestDisabledOnEmptyDirDrainsFirst(t *testing.T) {
 	pending(7)
 	w.get(webhook, "callcenter")
 	webhook.Spec.Enabled = ptr.To(false)
-	require.NoError(t, w.client.Update(t.Context(), webhook))
+	w.replaceSpec(webhook)
 	got := w.eventually("callcenter", v1alpha1.ConditionDisabled, metav1.ConditionTrue, v1alpha1.ReasonDisabled)
 	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionDisabled).Message, "has delivered")
 	w.quiet()
@@ -817,7 +840,7 @@ func TestJudgedByTheAPIServerAlone(t *testing.T) {
 	deployment := &appsv1.Deployment{}
 	w.get(deployment, "callcenter-receiver")
 	deployment.Status = appsv1.DeploymentStatus{ObservedGeneration: deployment.Generation, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1}
-	require.NoError(t, w.client.Status().Update(t.Context(), deployment))
+	w.replaceStatus(deployment)
 	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady).Message, "--poll-receivers=false")
 	require.Equal(t, v1alpha1.ReasonNotPolled, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionConfigurationApplied).Reason)
@@ -869,7 +892,7 @@ func TestDisabled(t *testing.T) {
 	w.healthy("callcenter")
 	w.get(webhook, "callcenter")
 	webhook.Spec.Enabled = ptr.To(false)
-	require.NoError(t, w.client.Update(t.Context(), webhook))
+	w.replaceSpec(webhook)
 	got := w.eventually("callcenter", v1alpha1.ConditionDisabled, metav1.ConditionTrue, v1alpha1.ReasonDisabled)
 	require.Nil(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady))
 	require.Nil(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReconciling))
@@ -931,7 +954,7 @@ func TestDeletionPolicyChanges(t *testing.T) {
 	}{{v1alpha1.DeletionDelete, 1}, {v1alpha1.DeletionRetain, 0}, {v1alpha1.DeletionDelete, 1}} {
 		w.get(webhook, "callcenter")
 		webhook.Spec.Journal.DeletionPolicy = tc.policy
-		require.NoError(t, w.client.Update(t.Context(), webhook))
+		w.replaceSpec(webhook)
 		require.Eventually(t, func() bool {
 			w.get(claim, "callcenter-receiver")
 			return len(claim.OwnerReferences) == tc.owners

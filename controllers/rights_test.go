@@ -38,7 +38,7 @@ func TestEveryRightIsUsed(t *testing.T) {
 	} {
 		w.get(webhook, "callcenter")
 		webhook.Spec.Expose = expose
-		require.NoError(t, w.client.Update(t.Context(), webhook))
+		w.replaceSpec(webhook)
 		w.quiet()
 	}
 	w.answer("another", nil) // an event, and the pod is told
