@@ -83,9 +83,14 @@ func (s *conditions) receiver(seen *observation) {
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
 		return
 	}
+	settling := s.now.Sub(readySince(seen.pods)) <= routeTime
+	if settling && seen.receivers.unreachable > 0 { // later that is worth a word: see configuration
+		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "%s", starting)
+		return
+	}
 	if seen.receivers.unrouted {
 		message := starting
-		if s.now.Sub(readySince(seen.pods)) > routeTime {
+		if !settling {
 			message = "the Service does not lead to the receiver, though its pod is ready: see kube-proxy, or what takes its place"
 		}
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "%s", message)
@@ -103,7 +108,7 @@ func (s *conditions) receiver(seen *observation) {
 // it is written once.
 const starting = "a receiver of this generation is being started"
 
-// routeTime is how long nodes may take to learn of a new pod.
+// routeTime is how long the cluster's network may take to lead to a new pod.
 const routeTime = 15 * time.Second
 
 // readySince is when the pod that is ready for the longest time became so.
@@ -143,6 +148,8 @@ func (s *conditions) configuration(seen *observation) {
 		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationRefused, "a receiver cannot use this configuration and runs the last good one: %s", answers.refused)
 	case len(answers.behind) > 0:
 		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationPending, "a receiver still runs an older configuration")
+	case answers.unreachable > 0 && s.now.Sub(readySince(seen.pods)) <= routeTime:
+		set(metav1.ConditionUnknown, v1alpha1.ReasonNoReceiver, "no receiver is available to ask")
 	case answers.unreachable > 0:
 		set(metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable, "the operator cannot reach a receiver on port %d: see NetworkPolicies", render.MetricsPort)
 	default:
