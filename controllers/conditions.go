@@ -83,7 +83,7 @@ func (s *conditions) receiver(seen *observation) {
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
 		return
 	}
-	settling := s.now.Sub(readySince(seen.pods)) <= routeTime
+	settling := s.settling(seen)
 	if settling && seen.receivers.unreachable > 0 { // later that is worth a word: see configuration
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "%s", starting)
 		return
@@ -111,17 +111,15 @@ const starting = "a receiver of this generation is being started"
 // routeTime is how long the cluster's network may take to lead to a new pod.
 const routeTime = 15 * time.Second
 
-// readySince is when the pod that is ready for the longest time became so.
-func readySince(pods []corev1.Pod) time.Time {
-	since := time.Now()
-	for i := range pods {
-		for _, c := range pods[i].Status.Conditions {
-			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && c.LastTransitionTime.Time.Before(since) {
-				since = c.LastTransitionTime.Time
-			}
+// settling is whether no pod has been ready for longer than that.
+func (s *conditions) settling(seen *observation) bool {
+	for i := range seen.pods {
+		pod := &seen.pods[i]
+		if isReady(pod) && s.now.Sub(readiness(pod).LastTransitionTime.Time) > routeTime {
+			return false
 		}
 	}
-	return since
+	return true
 }
 
 // rolling is whether a receiver of an earlier pod template runs, or may run: soon it is gone.
@@ -148,7 +146,7 @@ func (s *conditions) configuration(seen *observation) {
 		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationRefused, "a receiver cannot use this configuration and runs the last good one: %s", answers.refused)
 	case len(answers.behind) > 0:
 		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationPending, "a receiver still runs an older configuration")
-	case answers.unreachable > 0 && s.now.Sub(readySince(seen.pods)) <= routeTime:
+	case answers.unreachable > 0 && s.settling(seen):
 		set(metav1.ConditionUnknown, v1alpha1.ReasonNoReceiver, "no receiver is available to ask")
 	case answers.unreachable > 0:
 		set(metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable, "the operator cannot reach a receiver on port %d: see NetworkPolicies", render.MetricsPort)

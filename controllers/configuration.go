@@ -121,7 +121,7 @@ func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebh
 
 // findSecret reads the receiver's own Secret from the API server, and refuses a foreign one.
 func (r *Reconciler) findSecret(ctx context.Context, w *v1alpha1.PBXWebhook, live *corev1.Secret) (found bool, err error) {
-	err = r.Live.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: render.Name(w.Name)}, live)
+	err = r.Live.Get(ctx, childKey(w), live)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -202,12 +202,13 @@ func (r *Reconciler) resolve(ctx context.Context, w *v1alpha1.PBXWebhook, own *c
 	for _, ref := range w.Spec.References() {
 		source := render.Source(ref.Kind, ref.Name)
 		data, exists := values[source]
-		if exists && ref.Check(data) == nil {
-			continue
-		}
 		m := missing{reason: v1alpha1.ReasonSecretNotFound, message: fmt.Sprintf("%s: %s %s does not exist in namespace %s", ref.Field, ref.Kind, ref.Name, w.Namespace)}
 		if exists {
-			m = whatIsMissing(&ref, data)
+			problem := ref.Check(data)
+			if problem == nil {
+				continue
+			}
+			m = missing{reason: reasonOf(problem), message: fmt.Sprintf("%s: %v", ref.Field, problem)}
 		}
 		if old := lastGood[source]; ref.Check(old) == nil {
 			m.lastGood = true
@@ -225,13 +226,12 @@ func (r *Reconciler) resolve(ctx context.Context, w *v1alpha1.PBXWebhook, own *c
 	return values, c, nil
 }
 
-func whatIsMissing(ref *v1alpha1.Reference, data map[string][]byte) missing {
-	problem := ref.Check(data)
-	reason := v1alpha1.ReasonInvalidValue
+// reasonOf is the reason for a reference that does not hold.
+func reasonOf(problem error) string {
 	if key := (*v1alpha1.MissingKeyError)(nil); errors.As(problem, &key) {
-		reason = v1alpha1.ReasonKeyNotFound
+		return v1alpha1.ReasonKeyNotFound
 	}
-	return missing{reason: reason, message: fmt.Sprintf("%s: %v", ref.Field, problem)}
+	return v1alpha1.ReasonInvalidValue
 }
 
 // keep puts earlier values in the place of those of some keys.

@@ -1,9 +1,11 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -88,7 +91,7 @@ func (r *Reconciler) serviceAddress(ctx context.Context, w *v1alpha1.PBXWebhook,
 	scheme := ownScheme(w)
 	if w.Spec.Expose.Service.Type == string(corev1.ServiceTypeLoadBalancer) {
 		for _, in := range service.Status.LoadBalancer.Ingress {
-			if host := firstOf(in.Hostname, in.IP); host != "" {
+			if host := cmp.Or(in.Hostname, in.IP); host != "" {
 				return reached(urlOf(scheme, host, 0, w)), nil
 			}
 		}
@@ -161,7 +164,7 @@ func (r *Reconciler) gatewayAddress(ctx context.Context, w *v1alpha1.PBXWebhook,
 			return exposure{}, fmt.Errorf("read Gateway %s/%s: %w", parent.Namespace, parent.Name, err)
 		}
 		if why := notTaken(route, parent); why != "" || seen.written[kindOf(route)] {
-			return pending(v1alpha1.ReasonGatewayNotReady, "Gateway %s/%s does not lead to the receiver: %s", parent.Namespace, parent.Name, firstOf(why, waitingForGateway)), nil
+			return pending(v1alpha1.ReasonGatewayNotReady, "Gateway %s/%s does not lead to the receiver: %s", parent.Namespace, parent.Name, cmp.Or(why, waitingForGateway)), nil
 		}
 		if url == "" {
 			url = gatewayURL(gateway, parent.SectionName, w)
@@ -179,7 +182,7 @@ const waitingForGateway = "no controller has looked at the route yet"
 func notTaken(route *gatewayv1.HTTPRoute, parent v1alpha1.ParentReference) string {
 	for _, status := range route.Status.Parents {
 		ref := status.ParentRef
-		if string(ref.Name) != parent.Name || string(deref(ref.Namespace)) != parent.Namespace && ref.Namespace != nil || string(deref(ref.SectionName)) != parent.SectionName {
+		if string(ref.Name) != parent.Name || string(ptr.Deref(ref.Namespace, gatewayv1.Namespace(parent.Namespace))) != parent.Namespace || string(ptr.Deref(ref.SectionName, "")) != parent.SectionName {
 			continue
 		}
 		for _, kind := range []gatewayv1.RouteConditionType{gatewayv1.RouteConditionAccepted, gatewayv1.RouteConditionResolvedRefs} {
@@ -194,13 +197,6 @@ func notTaken(route *gatewayv1.HTTPRoute, parent v1alpha1.ParentReference) strin
 		return ""
 	}
 	return waitingForGateway
-}
-
-func deref[T any](p *T) (value T) {
-	if p != nil {
-		value = *p
-	}
-	return value
 }
 
 // gatewayURL is the webhook's address at a Gateway: https where it listens for that.
@@ -223,7 +219,7 @@ func gatewayURL(gateway *gatewayv1.Gateway, section string, w *v1alpha1.PBXWebho
 	if best.Protocol == gatewayv1.HTTPSProtocolType {
 		scheme = schemeHTTPS
 	}
-	hosts := append(append([]string{}, w.Spec.Expose.Gateway.Hostnames...), string(deref(best.Hostname)))
+	hosts := append(slices.Clone(w.Spec.Expose.Gateway.Hostnames), string(ptr.Deref(best.Hostname, "")))
 	for _, address := range gateway.Status.Addresses {
 		hosts = append(hosts, address.Value)
 	}
@@ -253,15 +249,6 @@ func urlOf(scheme, host string, port int32, w *v1alpha1.PBXWebhook) string {
 		authority = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	}
 	return scheme + "://" + authority + render.Path(w)
-}
-
-func firstOf(values ...string) string {
-	for _, value := range values {
-		if value != "" {
-			return value
-		}
-	}
-	return ""
 }
 
 func childKey(w *v1alpha1.PBXWebhook) types.NamespacedName {

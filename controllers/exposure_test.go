@@ -2,8 +2,6 @@ package controllers_test
 
 import (
 	"context"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -49,6 +47,18 @@ func (w *world) url(want string) {
 		w.get(got, "callcenter")
 		return got.Status.Address != nil && got.Status.Address.URL == want
 	}, patience, 50*time.Millisecond, "expected the address %s, last status %v", want, &got.Status)
+}
+
+// unexpose takes the exposure back, and waits until the child that it was goes.
+func (w *world) unexpose(object client.Object) {
+	w.t.Helper()
+	webhook := &v1alpha1.PBXWebhook{}
+	w.get(webhook, "callcenter")
+	webhook.Spec.Expose = nil
+	w.replaceSpec(webhook)
+	require.Eventually(w.t, func() bool {
+		return apierrors.IsNotFound(w.client.Get(w.t.Context(), client.ObjectKey{Namespace: w.namespace, Name: child}, object))
+	}, patience, 50*time.Millisecond)
 }
 
 func (w *world) path() string { return "/hooks/" + w.namespace + "/callcenter" }
@@ -139,13 +149,7 @@ func TestExposedByIngress(t *testing.T) {
 	w.eventually("callcenter", v1alpha1.ConditionExposed, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 
 	t.Run("what is not wanted any more goes", func(t *testing.T) {
-		webhook := &v1alpha1.PBXWebhook{}
-		w.get(webhook, "callcenter")
-		webhook.Spec.Expose = nil
-		w.replaceSpec(webhook)
-		require.Eventually(t, func() bool {
-			return apierrors.IsNotFound(w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: child}, ingress))
-		}, patience, 50*time.Millisecond)
+		w.unexpose(ingress)
 	})
 }
 
@@ -229,11 +233,7 @@ func TestReceiverTLS(t *testing.T) {
 // gatewayAPI installs Gateway API in the API server, for as long as the test runs.
 func gatewayAPI(t *testing.T) {
 	t.Helper()
-	module := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")
-	module.Dir = testenv.Root()
-	folder, err := module.Output()
-	require.NoError(t, err)
-	install(t, filepath.Join(strings.TrimSpace(string(folder)), "config", "crd", "standard"))
+	install(t, testenv.GatewayAPI(t))
 }
 
 // install installs CustomResourceDefinitions in the API server, for as long as the test runs.
@@ -338,11 +338,5 @@ func testExposedByGateway(t *testing.T) {
 	require.Equal(t, "https://pbx.example.com:8443"+w.path(), got.Status.Address.URL)
 	require.Equal(t, []v1alpha1.Endpoint{{Event: "CallMissed", URL: "https://pbx.example.com:8443" + w.path() + "/call-missed"}}, got.Status.Endpoints)
 
-	webhook := &v1alpha1.PBXWebhook{}
-	w.get(webhook, "callcenter")
-	webhook.Spec.Expose = nil
-	w.replaceSpec(webhook)
-	require.Eventually(t, func() bool {
-		return apierrors.IsNotFound(w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: child}, route))
-	}, patience, 50*time.Millisecond)
+	w.unexpose(route)
 }

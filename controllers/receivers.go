@@ -149,13 +149,16 @@ func ReachTCP(ctx context.Context, address string) error {
 	return c.Close()
 }
 
-func isReady(pod *corev1.Pod) bool {
+func isReady(pod *corev1.Pod) bool { return readiness(pod).Status == corev1.ConditionTrue }
+
+// readiness is a pod's condition Ready; an empty one while it has none.
+func readiness(pod *corev1.Pod) corev1.PodCondition {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
+			return c
 		}
 	}
-	return false
+	return corev1.PodCondition{}
 }
 
 // AskReceivers asks receivers over HTTP, each time anew: a connection that is kept would hide that

@@ -216,7 +216,7 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 			return fmt.Errorf("PBXWebhook %s: %w", id, err)
 		}
 		if p.certificateErr != nil {
-			r.log.Warn("no certificate to serve https with, the last good one stays in use", "webhook", id, "error", p.certificateErr)
+			r.log.Warn("the certificate of receiver.tls cannot be used; a last good one stays in use", "webhook", id, "error", p.certificateErr)
 		}
 		p.ingest.Journal = w.journal
 		served = append(served, &p.ingest)
@@ -267,7 +267,8 @@ func (r *Receiver) closeWebhooks() error { return r.forget(nil) }
 // Report is what /statusz says.
 func (r *Receiver) Report() statusz.Report { return r.report(true) }
 
-func (r *Receiver) report(removed bool) statusz.Report {
+// report is that, or what is counted anyway.
+func (r *Receiver) report(full bool) statusz.Report {
 	r.mu.Lock()
 	report := statusz.Report{Webhooks: []statusz.Webhook{}}
 	if r.config != nil {
@@ -282,7 +283,7 @@ func (r *Receiver) report(removed bool) statusz.Report {
 	}
 	r.mu.Unlock()
 	for _, w := range webhooks {
-		report.Webhooks = append(report.Webhooks, w.report(removed))
+		report.Webhooks = append(report.Webhooks, w.report(full))
 	}
 	return report
 }

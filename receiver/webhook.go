@@ -209,8 +209,9 @@ func (w *webhook) pending() int64 {
 	return owed
 }
 
-// report is how the webhook fares; with the targets that were removed a short while ago, or without.
-func (w *webhook) report(removed bool) statusz.Webhook {
+// report is how the webhook fares. In full it has what must be read from the journal, and the targets that
+// were removed a short while ago.
+func (w *webhook) report(full bool) statusz.Webhook {
 	state := w.journal.State()
 	report := statusz.Webhook{Namespace: w.namespace, Name: w.name, Events: v1alpha1.EventsStatus{
 		Received: state.Received, Unparsed: state.Unparsed, Rejected: state.Rejected, LastReceivedTime: timeOf(state.LastReceived),
@@ -225,10 +226,13 @@ func (w *webhook) report(removed bool) statusz.Webhook {
 		report.Targets = append(report.Targets, v1alpha1.TargetStatus{
 			Name: s.Name, Healthy: s.Healthy, Pending: s.Pending, Delivered: s.Delivered,
 			DeadLettered: s.DeadLettered, LastDeliveryTime: timeOf(s.LastDelivery), LastError: s.LastError,
-			ExpressionErrors: w.targets[name].unsure.Load(), OldestPendingTime: w.oldest(s),
+			ExpressionErrors: w.targets[name].unsure.Load(),
 		})
+		if full {
+			report.Targets[len(report.Targets)-1].OldestPendingTime = w.oldest(s)
+		}
 	}
-	if !removed {
+	if !full {
 		return report
 	}
 	for _, r := range state.Removed[:min(len(state.Removed), maxRemoved)] {

@@ -1,6 +1,7 @@
 package render
 
 import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -27,10 +28,6 @@ func PodMonitor(w *v1alpha1.PBXWebhook) *unstructured.Unstructured {
 	monitor.SetNamespace(w.Namespace)
 	monitor.SetName(Name(w.Name))
 	monitor.SetLabels(Labels(w))
-	controller := true
-	monitor.Object["metadata"].(map[string]any)["ownerReferences"] = []any{map[string]any{
-		"apiVersion": v1alpha1.GroupVersion.String(), "kind": v1alpha1.Kind, "name": w.Name, "uid": string(w.UID),
-		"controller": controller, "blockOwnerDeletion": controller,
-	}}
+	monitor.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(w, v1alpha1.GroupVersion.WithKind(v1alpha1.Kind))})
 	return monitor
 }

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -71,11 +69,7 @@ func TestGatewayAPIInstalledLater(t *testing.T) {
 		return c.kubectl("", "-n", "pbxhook-system", "get", "pods", "-l", "app.kubernetes.io/name=pbxhook-operator", "-o", "jsonpath={.items[*].metadata.name} {.items[*].status.containerStatuses[0].restartCount}")
 	}
 	before := restarts()
-	module := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")
-	module.Dir = testenv.Root()
-	folder, err := module.Output()
-	require.NoError(t, err)
-	crds := filepath.Join(strings.TrimSpace(string(folder)), "config", "crd", "standard")
+	crds := testenv.GatewayAPI(t)
 	var apply []string
 	for _, name := range []string{"gatewayclasses", "gateways", "httproutes"} {
 		apply = append(apply, "-f", filepath.Join(crds, "gateway.networking.k8s.io_"+name+".yaml"))

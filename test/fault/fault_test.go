@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pbxhook/pbxhook/test/bench/proc"
 	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
@@ -109,16 +109,10 @@ func (s *setup) pbxhook(args ...string) string {
 
 // memory is the process's resident memory, in MiB.
 func (s *setup) memory() int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	require.NoError(s.t, err)
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kilobytes, err := strconv.Atoi(strings.Fields(rest)[0])
-			require.NoError(s.t, err)
-			return kilobytes >> 10
-		}
-	}
-	return 0
+	s.t.Helper()
+	mib := proc.MiB(s.cmd.Process.Pid, "VmRSS")
+	require.NotZero(s.t, mib, "the process runs")
+	return int(mib)
 }
 
 var client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}}

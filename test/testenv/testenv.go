@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -105,6 +107,16 @@ func OperatorRole() (*rbacv1.ClusterRole, error) {
 		}
 	}
 	return nil, errors.New("expected a ClusterRole in config/rbac/role.yaml, got none")
+}
+
+// GatewayAPI is the folder with the CustomResourceDefinitions of Gateway API, in its module.
+func GatewayAPI(t *testing.T) string {
+	t.Helper()
+	list := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")
+	list.Dir = Root()
+	folder, err := list.Output()
+	require.NoError(t, err)
+	return filepath.Join(strings.TrimSpace(string(folder)), "config", "crd", "standard")
 }
 
 // Root is the folder of the repository.

@@ -96,16 +96,22 @@ func (p *Process) CPU() (total time.Duration) {
 // now, VmHWM what they held at most.
 func (p *Process) MiB(field string) (total float64) {
 	for _, pid := range p.pids() {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(data)) {
-			if value, ok := strings.CutPrefix(line, field+":"); ok {
-				kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
-				total += kib / 1024
-			}
-		}
+		total += MiB(pid, field)
 	}
 	return total
+}
+
+// MiB is the same of one process; 0 when it has ended.
+func MiB(pid int, field string) float64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, field+":"); ok {
+			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
+			return kib / 1024
+		}
+	}
+	return 0
 }
