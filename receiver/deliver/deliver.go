@@ -50,10 +50,10 @@ type Options struct {
 
 // Deliverer speaks to one target.
 type Deliverer struct {
-	options   Options
-	client    *http.Client
-	transport *http.Transport
-	signers   []*standardwebhooks.Webhook
+	options Options
+	plain   *direct         // for http
+	secure  *http.Transport // for https
+	signers []*standardwebhooks.Webhook
 }
 
 // New makes the deliverer of a target. Errors name what in the options cannot be used.
@@ -81,7 +81,8 @@ func New(options Options) (*Deliverer, error) {
 		d.signers = append(d.signers, signer)
 	}
 	dialer := &net.Dialer{Timeout: options.Timeout, KeepAlive: 30 * time.Second, ControlContext: options.Networks.guard}
-	d.transport = &http.Transport{
+	d.plain = &direct{dial: dialer.DialContext}
+	d.secure = &http.Transport{
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    options.Timeout,
@@ -92,17 +93,14 @@ func New(options Options) (*Deliverer, error) {
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 	}
-	d.client = &http.Client{
-		Transport: d.transport,
-		// A redirect is an answer like any other: following it would send a call's data to a place
-		// that nobody configured.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 	return d, nil
 }
 
 // Close lets idle connections go.
-func (d *Deliverer) Close() { d.transport.CloseIdleConnections() }
+func (d *Deliverer) Close() {
+	d.plain.CloseIdleConnections()
+	d.secure.CloseIdleConnections()
+}
 
 // Deliver makes one attempt. id is the event's, the same at every attempt.
 func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) dispatch.Outcome {
@@ -113,7 +111,7 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 		return dispatch.Outcome{Result: dispatch.Refused, Reason: "make the request: " + plain(err)}
 	}
 	d.dress(request, id, r)
-	response, err := d.client.Do(request)
+	response, err := d.send(request)
 	if err != nil {
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
@@ -127,6 +125,15 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 		outcome.Reply = strings.ToValidUTF8(string(reply.Next(shownReply)), "\ufffd")
 	}
 	return outcome
+}
+
+// send makes the request. A redirect is an answer like any other: following it would send a call's data to a
+// place that nobody configured.
+func (d *Deliverer) send(request *http.Request) (*http.Response, error) {
+	if request.URL.Scheme == "http" {
+		return d.plain.RoundTrip(request)
+	}
+	return d.secure.RoundTrip(request)
 }
 
 // dress puts on the headers that every request to the target carries.

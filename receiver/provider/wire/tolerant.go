@@ -16,7 +16,7 @@ const maxDepth = 64
 // without quotes, trailing commas and raw control characters in texts (Simotel: pages IncomingCall,
 // OutgoingFax, Survey, AutoDialerReport).
 func tolerant(text []byte) (any, error) {
-	p := &parser{text: text}
+	p := &parser{text: string(text)} // once, and what it holds is cut from it
 	value, err := p.value(0)
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func tolerant(text []byte) (any, error) {
 }
 
 type parser struct {
-	text []byte
+	text string
 	at   int
 }
 
@@ -37,8 +37,13 @@ func (p *parser) errorf(format string, args ...any) error {
 }
 
 func (p *parser) space() {
-	for p.at < len(p.text) && strings.IndexByte(" \t\r\n\x00", p.text[p.at]) >= 0 {
-		p.at++
+	for p.at < len(p.text) {
+		switch p.text[p.at] {
+		case ' ', '\t', '\r', '\n', 0:
+			p.at++
+		default:
+			return
+		}
 	}
 }
 
@@ -89,7 +94,7 @@ func (p *parser) object(depth int) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		object[Text(key)] = value
+		object[key] = value
 		if err := p.separator('}'); err != nil {
 			return nil, err
 		}
@@ -97,11 +102,12 @@ func (p *parser) object(depth int) (any, error) {
 }
 
 // key reads a key, which may lack its quotes but cannot be an object or list.
-func (p *parser) key() (any, error) {
+func (p *parser) key() (string, error) {
 	if c := p.next(); c == '"' || c == '\'' {
 		return p.quoted()
 	}
-	return p.bare(",:{}[]\"'\r\n")
+	value, err := p.bare(",:{}[]\"'\r\n")
+	return Text(value), err
 }
 
 func (p *parser) list(depth int) (any, error) {
@@ -135,9 +141,18 @@ func (p *parser) separator(closing byte) error {
 	return p.errorf("expected a comma or %q", closing)
 }
 
-func (p *parser) quoted() (any, error) {
+func (p *parser) quoted() (string, error) {
 	quote := p.text[p.at]
 	p.at++
+	for end := p.at; end < len(p.text); end++ { // most texts have nothing to replace
+		if c := p.text[end]; c == quote {
+			start := p.at
+			p.at = end + 1
+			return p.text[start:end], nil
+		} else if c == '\\' || c >= utf8.RuneSelf {
+			break
+		}
+	}
 	var text strings.Builder
 	for p.at < len(p.text) {
 		c := p.text[p.at]
@@ -151,7 +166,7 @@ func (p *parser) quoted() (any, error) {
 			text.WriteByte(c)
 		}
 	}
-	return nil, p.errorf("expected a closing %q, got the end", quote)
+	return "", p.errorf("expected a closing %q, got the end", quote)
 }
 
 // escape reads what follows a backslash. An escape that JSON does not know stands for itself.
@@ -188,13 +203,13 @@ func (p *parser) unicode(text *strings.Builder) {
 	end := p.at + 4
 	if end+6 <= len(p.text) && p.text[end] == '\\' && p.text[end+1] == 'u' {
 		var pair string
-		if json.Unmarshal([]byte(`"\u`+string(p.text[p.at:end+6])+`"`), &pair) == nil && utf8.RuneCountInString(pair) == 1 {
+		if json.Unmarshal([]byte(`"\u`+p.text[p.at:end+6]+`"`), &pair) == nil && utf8.RuneCountInString(pair) == 1 {
 			text.WriteString(pair)
 			p.at = end + 6
 			return
 		}
 	}
-	code, err := strconv.ParseUint(string(p.text[p.at:end]), 16, 16)
+	code, err := strconv.ParseUint(p.text[p.at:end], 16, 16)
 	if err != nil {
 		text.WriteByte('u')
 		return
@@ -210,7 +225,7 @@ func (p *parser) bare(ends string) (any, error) {
 	for p.at < len(p.text) && strings.IndexByte(ends, p.text[p.at]) < 0 {
 		p.at++
 	}
-	word := strings.TrimSpace(string(p.text[start:p.at]))
+	word := strings.TrimSpace(p.text[start:p.at])
 	if quote := p.next(); (quote == '"' || quote == '\'') && len(word) == 1 && strings.ContainsAny(word, "uUbBrR") {
 		return p.quoted() // Python's u'…' and b'…'
 	}
@@ -224,8 +239,43 @@ func (p *parser) bare(ends string) (any, error) {
 	case "false", "False":
 		return false, nil
 	}
-	if json.Valid([]byte(word)) { // a number: all else that is valid began with a quote or bracket
+	if isNumber(word) {
 		return json.Number(word), nil
 	}
 	return strings.ToValidUTF8(word, string(utf8.RuneError)), nil
+}
+
+// isNumber is whether a word is a number as JSON has them.
+func isNumber(word string) bool {
+	rest := strings.TrimPrefix(word, "-")
+	whole, rest := digits(rest)
+	if whole == "" || len(whole) > 1 && whole[0] == '0' {
+		return false
+	}
+	if fraction, found := strings.CutPrefix(rest, "."); found {
+		var figures string
+		if figures, rest = digits(fraction); figures == "" {
+			return false
+		}
+	}
+	if rest != "" && (rest[0] == 'e' || rest[0] == 'E') {
+		rest = rest[1:]
+		if rest != "" && (rest[0] == '+' || rest[0] == '-') {
+			rest = rest[1:]
+		}
+		var exponent string
+		if exponent, rest = digits(rest); exponent == "" {
+			return false
+		}
+	}
+	return rest == ""
+}
+
+// digits are those that a text begins with, and what follows them.
+func digits(text string) (figures, rest string) {
+	n := 0
+	for n < len(text) && text[n] >= '0' && text[n] <= '9' {
+		n++
+	}
+	return text[:n], text[n:]
 }

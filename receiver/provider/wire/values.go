@@ -52,7 +52,9 @@ func ParseTime(text string, zone *time.Location) *time.Time {
 	if text == "" || len(text) > 64 {
 		return nil
 	}
-	text = plainSpaces.Replace(text)
+	if strings.ContainsAny(text, "\u202f\u00a0") { // seldom
+		text = plainSpaces.Replace(text)
+	}
 	for _, layout := range layouts {
 		if t, err := time.Parse(layout, text); err == nil {
 			return inUTC(onTheClock(t, zone))

@@ -42,7 +42,7 @@ type Settings struct {
 // Fields are the fields of one request, by key.
 type Fields struct {
 	sent  map[string]any // as sent, for the payload
-	named map[string]any // by trimmed key, for decoders
+	named map[string]any // by trimmed key, for decoders; may be sent itself
 }
 
 // Read reads the fields of a request: its query parameters, and its body as JSON or as a form. A
@@ -63,8 +63,10 @@ func (f *Fields) addBody(r *event.Request) error {
 	if len(body) == 0 {
 		return nil
 	}
-	if media, parameters, err := mime.ParseMediaType(r.ContentType()); err == nil && media == "multipart/form-data" {
-		return f.addParts(multipart.NewReader(bytes.NewReader(r.Body), parameters["boundary"]))
+	if kind := r.ContentType(); strings.Contains(kind, "boundary") {
+		if media, parameters, err := mime.ParseMediaType(kind); err == nil && media == "multipart/form-data" {
+			return f.addParts(multipart.NewReader(bytes.NewReader(r.Body), parameters["boundary"]))
+		}
 	}
 	// told by its first byte: some PBXs send JSON and call it a form, or a form and call it nothing
 	if strings.IndexByte(`{["'`, body[0]) < 0 && bytes.IndexByte(body, '=') > 0 {
@@ -84,9 +86,11 @@ func (f *Fields) addBody(r *event.Request) error {
 	if !ok {
 		return fmt.Errorf("expected a JSON object with the event's fields, got %s", describe(value))
 	}
-	for key, value := range object {
-		f.sent[key] = value
+	if len(f.sent) == 0 {
+		f.sent = object
+		return nil
 	}
+	maps.Copy(f.sent, object)
 	return nil
 }
 
@@ -169,17 +173,23 @@ func (f Fields) index(settings Settings) Fields {
 	if settings.TokenName != "" {
 		maps.DeleteFunc(f.sent, func(key string, _ any) bool { return isNamed(key, settings.TokenName) })
 	}
-	f.named = make(map[string]any, len(f.sent))
 	var odd []string // that are not the name of their field
-	for key, value := range f.sent {
-		if strings.TrimSpace(key) == key {
-			f.named[key] = value
-		}
+	for key := range f.sent {
 		if strings.TrimSpace(key) != key || strings.HasSuffix(key, "]") {
 			odd = append(odd, key)
 		}
 	}
+	f.named = f.sent
+	if len(odd) == 0 {
+		return f
+	}
+	f.named = maps.Clone(f.sent)
 	slices.Sort(odd) // so that it comes out the same each time
+	for _, key := range odd {
+		if strings.TrimSpace(key) != key {
+			delete(f.named, key)
+		}
+	}
 	objects := map[string]any{}
 	for _, key := range odd {
 		if trimmed := strings.TrimSpace(key); strings.HasSuffix(trimmed, "]") && strings.IndexByte(trimmed, '[') > 0 {
@@ -188,7 +198,7 @@ func (f Fields) index(settings Settings) Fields {
 			f.named[trimmed] = f.sent[key]
 		}
 	}
-	f.add(objects)
+	addMissing(f.named, objects)
 	return f
 }
 
@@ -211,19 +221,21 @@ func nest(objects map[string]any, key string, value any) {
 	objects[steps[last]] = value
 }
 
-// add adds fields that are not there.
-func (f Fields) add(more map[string]any) {
+func addMissing(fields, more map[string]any) {
 	for name, value := range more {
-		if _, known := f.named[name]; !known {
-			f.named[name] = value
+		if _, known := fields[name]; !known {
+			fields[name] = value
 		}
 	}
 }
 
 // Unfold adds the fields of the objects under keys to those beside them, which come first.
-func (f Fields) Unfold(keys ...string) {
+func (f *Fields) Unfold(keys ...string) {
 	for _, key := range keys {
-		f.add(f.Object(key).named)
+		if f.Has(key) {
+			f.named = maps.Clone(f.named) // the payload stays as it was sent
+			addMissing(f.named, f.Object(key).named)
+		}
 	}
 }
 
@@ -258,15 +270,15 @@ func (f Fields) Has(keys ...string) bool {
 }
 
 // Payload is the PBX's own fields as JSON.
-func (f Fields) Payload() json.RawMessage { return Marshal(f.sent) }
+func (f Fields) Payload() json.RawMessage { return event.AppendValue(make([]byte, 0, 1<<10), f.sent) }
 
 // Drop forgets the fields for which drop returns true; the payload keeps them.
-func (f Fields) Drop(drop func(value string) bool) {
-	for key, value := range f.named {
-		if text, ok := value.(string); ok && drop(text) {
-			delete(f.named, key)
-		}
-	}
+func (f *Fields) Drop(drop func(value string) bool) {
+	f.named = maps.Clone(f.named)
+	maps.DeleteFunc(f.named, func(_ string, value any) bool {
+		text, ok := value.(string)
+		return ok && drop(text)
+	})
 }
 
 // Value is the field as it was read, by the first of the keys that has one. A key such as
@@ -391,31 +403,24 @@ func Text(value any) string {
 	}
 }
 
-// Marshal is a value as JSON in which &, < and > stand for themselves.
-func Marshal(value any) json.RawMessage {
-	text, err := event.JSON(value)
-	if err != nil {
-		panic(fmt.Sprintf("wire: what was read cannot be written: %v", err)) // values come from ParseJSON alone
-	}
-	return text
-}
+// Marshal is a value, as ParseJSON reads them, as JSON in which &, < and > stand for themselves.
+func Marshal(value any) json.RawMessage { return event.AppendValue(nil, value) }
 
 // ParseJSON reads JSON, or text that its author took for JSON (see tolerant). Numbers keep their
-// text.
+// text. What is JSON is read as encoding/json reads it.
 func ParseJSON(text []byte) (any, error) {
-	decoder := json.NewDecoder(bytes.NewReader(text))
+	value, err := tolerant(text)
+	if err == nil {
+		return value, nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text)) // for its depth, and for what it says
 	decoder.UseNumber()
-	var value any
 	strict := decoder.Decode(&value)
 	if strict == nil && !decoder.More() {
 		return value, nil
 	}
-	value, err := tolerant(text)
-	if err != nil {
-		if strict == nil {
-			strict = errors.New("more text follows the first value")
-		}
-		return nil, fmt.Errorf("not JSON (%w), nor anything that reads like it: %w", strict, err)
+	if strict == nil {
+		strict = errors.New("more text follows the first value")
 	}
-	return value, nil
+	return nil, fmt.Errorf("not JSON (%w), nor anything that reads like it: %w", strict, err)
 }

@@ -1,12 +1,14 @@
 package wire_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -173,11 +175,18 @@ func TestBoundedParameters(t *testing.T) {
 }
 
 func FuzzParseJSON(f *testing.F) {
-	for _, seed := range []string{`{"a":[1,{}]}`, `{'a': None}`, `{a:09}`, `{"a":"\u00`, strings.Repeat("{'a':", 300), `[,]`} {
+	for _, seed := range []string{`{"a":[1,{}]}`, `{'a': None}`, `{a:09}`, `{"a":"\u00`, `{" a":"\ud800\udc00\ud800\u0041\/", "b" : [-0.5e+3 , 10, {}]} `, strings.Repeat("{'a':", 300), `[,]`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		value, err := wire.ParseJSON(text)
+		if json.Valid(text) && utf8.Valid(text) {
+			decoder := json.NewDecoder(bytes.NewReader(text))
+			decoder.UseNumber()
+			var want any
+			require.NoError(t, decoder.Decode(&want))
+			require.Equal(t, want, value, "%q", text)
+		}
 		if err != nil {
 			return
 		}
