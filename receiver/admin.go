@@ -2,7 +2,6 @@ package receiver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -117,7 +116,7 @@ func (w *webhook) letter(target string, d *journal.DeadLetter) (admin.DeadLetter
 	w.mu.Lock()
 	p := w.plan
 	w.mu.Unlock()
-	e := provider.Decode(p.manifest.Spec.Provider, &d.Record.Request, p.ingest.Settings)
+	e := provider.Decode(p.manifest.Spec.Provider, &d.Record.Request, *p.ingest.Settings)
 	return admin.DeadLetter{
 		ID: d.Record.ID, CallID: e.CallID(), Target: target, Attempts: d.Attempts, Status: d.Status,
 		Reason: d.Reason, Time: d.Time, Webhook: w.namespace + "/" + w.name,
@@ -136,9 +135,7 @@ func (r *Receiver) DeadLetter(id admin.Webhook, target, eventID string) (letter 
 		found = true
 		letter, e = w.letter(target, &d)
 		letter.Reply = d.Reply
-		if ce, err := render.CloudEvent(render.Source(w.namespace, w.name), &d.Record, &e); err == nil {
-			letter.Event, _ = json.Marshal(ce) // shown where it can be
-		}
+		letter.Event = render.NewCloudEvent(render.Source(w.namespace, w.name), &d.Record, &e).AppendJSON(nil)
 		return false
 	})
 	if err == nil && !found {

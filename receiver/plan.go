@@ -132,7 +132,7 @@ func planFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests, options Op
 	p.filter, p.filterErr = filter.Compile(spec)
 	p.ingest = ingest.Webhook{
 		Namespace: manifest.Namespace, Name: manifest.Name, Provider: spec.Provider,
-		Settings: wire.Settings{
+		Settings: &wire.Settings{
 			Version: spec.Version, Location: location, Region: spec.DefaultRegion,
 			Fields: fieldKeys(spec.Fields), TokenName: spec.Credentials.TokenName,
 		},

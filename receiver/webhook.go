@@ -128,18 +128,17 @@ func (w *webhook) start(p *plan, t targetPlan, attempts context.Context) *target
 
 // attempt is the way of one event to one target: decode, filter, render, deliver.
 func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.Attempt {
-	spec := &p.manifest.Spec
 	shape := render.Shape{
 		Format: t.spec.Format, URL: t.url, Source: render.Source(w.namespace, w.name),
 		Template: t.template, Method: t.spec.Method, ContentType: contentType(&t.spec),
 	}
 	return func(ctx context.Context, r journal.Record) dispatch.Outcome {
-		e := provider.Decode(spec.Provider, &r.Request, p.ingest.Settings)
-		wanted, err := wants(p.filter, t.filter, &e)
+		e := p.decode(&r)
+		wanted, err := wants(p.filter, t.filter, e)
 		if !wanted {
 			return dispatch.Outcome{Result: dispatch.Unwanted}
 		}
-		request, renderErr := render.Render(shape, &r, &e)
+		request, renderErr := render.Render(shape, &r, e)
 		if renderErr != nil {
 			return dispatch.Outcome{Result: dispatch.Refused, Reason: renderErr.Error()}
 		}
@@ -156,6 +155,15 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 		}
 		return outcome
 	}
+}
+
+// decode is the event of a record: what it became when it arrived, if that was under this plan's settings.
+func (p *plan) decode(r *journal.Record) *event.Event {
+	if r.Decoded != nil && r.Decoded.Settings == p.ingest.Settings {
+		return &r.Decoded.Event
+	}
+	e := provider.Decode(p.ingest.Provider, &r.Request, *p.ingest.Settings)
+	return &e
 }
 
 // wants is whether the webhook and the target want the event. err says that an expression could not

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -76,14 +75,7 @@ func decodeTo(out io.Writer, p v1alpha1.Provider, request *event.Request, settin
 		e.Type, e.Reason = event.Unparsed, e.NeedsAnswer
 	}
 	record := &journal.Record{ID: wire.First(e.ID, uuid.NewString()), Request: *request}
-	ce, err := render.CloudEvent(render.Source("default", "decode"), record, &e)
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(ce)
-	if err != nil {
-		return fmt.Errorf("write the CloudEvent: %w", err)
-	}
-	_, err = fmt.Fprintln(out, string(text))
+	text := render.NewCloudEvent(render.Source("default", "decode"), record, &e).AppendJSON(nil)
+	_, err := fmt.Fprintln(out, string(text))
 	return err
 }

@@ -127,6 +127,7 @@ func (d *Dispatcher) Run(ctx, attempts context.Context) error {
 	w := &work{
 		Dispatcher: d,
 		lanes:      map[string]*lane{},
+		jobs:       make(chan job),
 		results:    make(chan result),
 		progress:   newProgress(cursor),
 		read:       cursor.Floor,

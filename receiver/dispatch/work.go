@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -33,7 +34,10 @@ type work struct {
 	read      uint64    // all up to it are in lanes or done
 	more      bool      // the journal may hold more than was read
 	readAgain time.Time // after a failed reading, or zero
+	jobs      chan job
 	results   chan result
+	workers   int // goroutines that take jobs: as many as there ever were attempts under way
+	working   sync.WaitGroup
 	breaker   breaker
 	limiter   *rate.Limiter
 	failures  int // attempts since the last success
@@ -87,6 +91,7 @@ func (w *work) run(ctx, attempts context.Context) {
 		select {
 		case r := <-w.results:
 			w.settle(r)
+			w.settleMore()
 		case <-appended:
 			appended, w.more = w.journal.Appended(), true
 		case <-timer.C:
@@ -102,7 +107,21 @@ func (w *work) run(ctx, attempts context.Context) {
 	for w.inFlight > 0 {
 		w.settle(<-w.results)
 	}
+	close(w.jobs)
+	w.working.Wait()
 	w.report()
+}
+
+// settleMore takes in what else has been tried meanwhile.
+func (w *work) settleMore() {
+	for range w.inFlight {
+		select {
+		case r := <-w.results:
+			w.settle(r)
+		default:
+			return
+		}
+	}
 }
 
 // fill reads events from the journal into lanes, while there is room for them.
@@ -160,14 +179,23 @@ func (w *work) start(attempts context.Context) {
 	for w.mayStart(time.Now()) {
 		l := w.ready.pop()
 		w.inFlight++
-		job := job{seq: l.seqs[0], try: w.try, policy: w.now}
-		if r := w.progress.replay(job.seq); r != nil {
-			job.replay, job.replayedAt = r.ID, r.At
+		next := job{lane: l, seq: l.seqs[0], try: w.try, maxAge: w.now.MaxAge}
+		if r := w.progress.replay(next.seq); r != nil {
+			next.replay, next.replayedAt = r.ID, r.At
 		}
-		go func() {
-			record, outcome := w.once(attempts, job)
-			w.results <- result{lane: l, record: record, outcome: outcome}
-		}()
+		if w.workers < w.inFlight {
+			w.workers++
+			w.working.Go(func() { w.work(attempts) })
+		}
+		w.jobs <- next // there is a worker that has none
+	}
+}
+
+// work makes attempts, one after the other, for as long as there are any.
+func (w *work) work(attempts context.Context) {
+	for j := range w.jobs {
+		record, outcome := w.once(attempts, j)
+		w.results <- result{lane: j.lane, record: record, outcome: outcome}
 	}
 }
 
@@ -229,9 +257,10 @@ func (w *work) wake() time.Time {
 
 // job is one attempt to make.
 type job struct {
+	lane       *lane
 	seq        uint64
 	try        Attempt
-	policy     Policy
+	maxAge     time.Duration
 	replay     string // its id, or empty
 	replayedAt time.Time
 }
@@ -250,8 +279,8 @@ func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
 		return journal.Record{Seq: j.seq}, Outcome{Result: Unwanted}
 	case err != nil:
 		return journal.Record{Seq: j.seq}, Outcome{Result: Retry, Reason: err.Error()}
-	case time.Since(since) >= j.policy.MaxAge:
-		return record, Outcome{Result: Refused, Reason: fmt.Sprintf("older than retry.maxAge (%s)", j.policy.MaxAge)}
+	case time.Since(since) >= j.maxAge:
+		return record, Outcome{Result: Refused, Reason: fmt.Sprintf("older than retry.maxAge (%s)", j.maxAge)}
 	}
 	return record, j.try(ctx, record)
 }

@@ -53,7 +53,7 @@ func appenderOf(t reflect.Type) appender {
 	}
 	switch t.Kind() {
 	case reflect.String:
-		return func(text []byte, value reflect.Value) []byte { return appendText(text, value.String()) }
+		return func(text []byte, value reflect.Value) []byte { return AppendText(text, value.String()) }
 	case reflect.Bool:
 		return func(text []byte, value reflect.Value) []byte { return strconv.AppendBool(text, value.Bool()) }
 	case reflect.Int64:
@@ -130,7 +130,7 @@ func AppendValue(text []byte, value any) []byte {
 	case nil:
 		return append(text, "null"...)
 	case string:
-		return appendText(text, value)
+		return AppendText(text, value)
 	case json.Number:
 		return append(text, value...)
 	case bool:
@@ -150,7 +150,7 @@ func AppendValue(text []byte, value any) []byte {
 			if i > 0 {
 				text = append(text, ',')
 			}
-			text = append(appendText(text, key), ':')
+			text = append(AppendText(text, key), ':')
 			text = AppendValue(text, value[key])
 		}
 		return append(text, '}')
@@ -173,9 +173,9 @@ func keysOf(object map[string]any) []string {
 
 const hexadecimal = "0123456789abcdef"
 
-// appendText appends a text in quotes. What is no UTF-8 becomes U+FFFD; U+2028 and U+2029 are escaped, as they
+// AppendText appends a text in quotes, as JSON writes it. What is no UTF-8 becomes U+FFFD; U+2028 and U+2029 are escaped, as they
 // end a line in JavaScript.
-func appendText(text []byte, value string) []byte {
+func AppendText(text []byte, value string) []byte {
 	text = append(text, '"')
 	plain := 0 // what stands between it and i is not appended yet
 	for i := 0; i < len(value); {

@@ -21,3 +21,9 @@ type Request struct {
 
 // ContentType is the Content-Type header as sent.
 func (r *Request) ContentType() string { return r.Header.Get("Content-Type") }
+
+// Decoded is an event, and the settings under which its request was decoded: under others it may be another.
+type Decoded struct {
+	Event    Event
+	Settings any
+}

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -34,10 +35,11 @@ const retryAfter = "5"
 
 // Webhook is what ingest knows of a webhook.
 type Webhook struct {
-	Namespace   string
-	Name        string
-	Provider    v1alpha1.Provider
-	Settings    wire.Settings
+	Namespace string
+	Name      string
+	Provider  v1alpha1.Provider
+	// Settings are how requests are decoded. What was decoded under them is told by their address.
+	Settings    *wire.Settings
 	Methods     []string // that are taken
 	Credentials *Credentials
 	// Closed takes no events: the webhook is disabled and delivers what it has.
@@ -170,16 +172,17 @@ func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *
 		Method: r.Method, Path: unescape(path), Query: query,
 		Header: kept(r.Header, webhook.Credentials.tokenName()), Body: body, ReceivedAt: received,
 	}
-	e := provider.Decode(webhook.Provider, request, webhook.Settings)
-	if e.NeedsAnswer != "" {
-		return reject(http.StatusUnprocessableEntity, "%s", e.NeedsAnswer)
+	decoded := &event.Decoded{Event: provider.Decode(webhook.Provider, request, *webhook.Settings), Settings: webhook.Settings}
+	if why := decoded.Event.NeedsAnswer; why != "" {
+		return reject(http.StatusUnprocessableEntity, "%s", why)
 	}
-	return h.keep(r, webhook, request, &e)
+	return h.keep(r, webhook, request, decoded)
 }
 
 // keep stores the event and answers when it is durable.
-func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request, e *event.Event) answer {
-	record := journal.Record{ID: e.ID, Type: e.Type, Lane: bounded(e.Lane()), Request: *request, OtherVersion: e.OtherVersion}
+func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request, decoded *event.Decoded) answer {
+	e := &decoded.Event
+	record := journal.Record{ID: e.ID, Type: e.Type, Lane: bounded(e.Lane()), Request: *request, Decoded: decoded, OtherVersion: e.OtherVersion}
 	if record.ID == "" || len(record.ID) > maxID {
 		record.ID = newID()
 	}
@@ -228,12 +231,22 @@ func (w *Webhook) takes(method string) bool {
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, event.MaxBody))
+	reader := http.MaxBytesReader(w, r.Body, event.MaxBody)
+	var err error
+	body := make([]byte, max(0, min(r.ContentLength, likelyBody)))
+	if r.ContentLength == int64(len(body)) {
+		_, err = io.ReadFull(reader, body)
+	} else {
+		body, err = io.ReadAll(reader)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the body: %w", err)
 	}
 	return body, nil
 }
+
+// likelyBody is up to where a PBX's word is taken for how long its body is.
+const likelyBody = 16 << 10
 
 func unescape(path string) string {
 	if path == "" {
@@ -263,14 +276,21 @@ func kept(all http.Header, tokenName string) http.Header {
 	return kept
 }
 
+var typeJSON = []string{"application/json"}
+
 func (h *Handler) write(w http.ResponseWriter, webhook string, a answer) {
 	h.count(webhook, a.code)
 	for name, value := range a.header {
 		w.Header().Set(name, value)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	body, err := json.Marshal(a.body)
+	if err != nil {
+		h.log.Error("an answer cannot be written", "webhook", webhook, "error", err)
+	}
+	w.Header()["Content-Type"] = typeJSON
+	w.Header()["Content-Length"] = []string{strconv.Itoa(len(body) + 1)}
 	w.WriteHeader(a.code)
-	if err := json.NewEncoder(w).Encode(a.body); err != nil {
+	if _, err := w.Write(append(body, '\n')); err != nil {
 		h.log.Debug("the PBX did not wait for its answer", "webhook", webhook)
 	}
 }

@@ -39,7 +39,7 @@ func newRig(t *testing.T) *rig {
 	add := func(name string, p v1alpha1.Provider, c *ingest.Credentials, methods ...string) *ingest.Webhook {
 		w := &ingest.Webhook{
 			Namespace: "crm", Name: name, Provider: p, Methods: methods, Credentials: c,
-			Settings: wire.Settings{TokenName: "X-API-Key"}, Journal: r.journal(journal.Options{}),
+			Settings: &wire.Settings{TokenName: "X-API-Key"}, Journal: r.journal(journal.Options{}),
 		}
 		r.all = append(r.all, w)
 		return w

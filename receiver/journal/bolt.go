@@ -64,6 +64,7 @@ type Bolt struct {
 	stop    chan struct{}
 	senders sync.WaitGroup // operations on their way into ops
 	done    sync.WaitGroup // the committing goroutine
+	recent  recent
 
 	// Of the committing goroutine alone.
 	repeats repeats
@@ -267,13 +268,17 @@ func (b *Bolt) write(batch []*operation) {
 	rejected := b.takeRejected()
 	next.add(rejected)
 	b.repeats.begin()
-	err := b.update(&next, batch)
+	changes, err := b.update(&next, batch)
 	b.repeats.end(err == nil)
 	b.mu.Lock()
 	if err == nil {
 		b.counters, b.removed = next, removedFrom(b.cursors, next.LastSeq)
 	} else {
 		b.putBack(rejected)
+	}
+	if err == nil { // before anybody is told that they are there
+		b.recent.add(changes.added)
+		b.recent.drop(changes.gone)
 	}
 	if next.LastSeq > before.LastSeq && err == nil {
 		close(b.appended)
@@ -300,7 +305,8 @@ func removedFrom(cursors map[string]Cursor, last uint64) []Removed {
 	return all
 }
 
-func (b *Bolt) update(next *counters, batch []*operation) (err error) {
+// update does what a batch wants in one transaction.
+func (b *Bolt) update(next *counters, batch []*operation) (work *transaction, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = &DamagedError{File: b.file, Err: fmt.Errorf("%v", r)}
@@ -308,7 +314,7 @@ func (b *Bolt) update(next *counters, batch []*operation) (err error) {
 	}()
 	cursors := maps.Clone(b.cursors) // to go back to when the transaction fails
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		work := &transaction{Tx: tx, journal: b, counters: next, now: b.options.Now(), noSpace: b.freeSpace()}
+		work = &transaction{Tx: tx, journal: b, counters: next, now: b.options.Now(), noSpace: b.freeSpace()}
 		if err := work.trim(len(batch) == 0); err != nil {
 			return err
 		}
@@ -323,9 +329,9 @@ func (b *Bolt) update(next *counters, batch []*operation) (err error) {
 	})
 	if err != nil {
 		b.cursors = cursors
-		return fmt.Errorf("write the journal %s: %w", b.file, err)
+		return nil, fmt.Errorf("write the journal %s: %w", b.file, err)
 	}
-	return nil
+	return work, nil
 }
 
 // freeSpace says when the disk is all but full, before it is. Only new events are refused then:

@@ -62,6 +62,9 @@ func (b *Bolt) Appended() <-chan struct{} {
 
 // Entries implements Journal.
 func (b *Bolt) Entries(after uint64, limit int) ([]Entry, error) {
+	if entries, ok := b.recent.entries(after, limit); ok {
+		return entries, nil
+	}
 	return scan(b, after, limit, func(seq uint64, data []byte) Entry { return Entry{Seq: seq, Lane: laneOf(data)} })
 }
 
@@ -86,6 +89,9 @@ func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []
 
 // Get implements Journal.
 func (b *Bolt) Get(seq uint64) (Record, error) {
+	if record := b.recent.get(seq); record != nil {
+		return *record, nil
+	}
 	var record Record
 	err := b.view(func(tx *bbolt.Tx) error {
 		data := tx.Bucket([]byte(bucketEvents)).Get(keyOf(seq))

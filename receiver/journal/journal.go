@@ -49,12 +49,18 @@ type Record struct {
 	Type    event.Type // as decoded when it arrived
 	Lane    string     // events of one lane are delivered in order; empty: the event stands alone
 	Request event.Request
+	// Decoded is what the request became when it arrived. It is remembered with the latest events and not
+	// kept: where it is nil the request must be decoded.
+	Decoded *event.Decoded
 	// Replay is the id of the replay that it goes out for, or empty. It is not kept with the event.
 	Replay string
 	// OtherVersion is the version in which it came, where that is not the one expected. It is counted
 	// and not kept with the event.
 	OtherVersion string
 }
+
+// size is how many bytes its request has, about.
+func (r *Record) size() int { return len(r.Request.Body) + len(r.Request.Query) }
 
 // Entry is what dispatch needs to know of every kept event.
 type Entry struct {

@@ -17,6 +17,8 @@ type transaction struct {
 	counters *counters
 	now      time.Time
 	noSpace  error // why no event may be added
+	added    []*Record
+	gone     []uint64 // events that are not kept any more
 }
 
 func (t *transaction) bucket(name string) *bbolt.Bucket { return t.Bucket([]byte(name)) }
@@ -48,6 +50,8 @@ func (t *transaction) append(r *Record, key *RepeatKey) (receipt Receipt, refuse
 			return Receipt{}, nil, fmt.Errorf("remember an event: %w", err)
 		}
 	}
+	r.Seq = seq
+	t.added = append(t.added, r)
 	t.counters.LastSeq, t.counters.LastReceived = seq, r.Request.ReceivedAt
 	t.counters.Received++
 	t.counters.Events++
@@ -181,7 +185,6 @@ func (t *transaction) trim(all bool) error {
 	}
 	oldest := t.now.Add(-t.journal.options.Retention)
 	events := t.bucket(bucketEvents)
-	var gone []uint64
 	var bytes int64
 	cursor := events.Cursor()
 	looked := 0
@@ -204,15 +207,15 @@ func (t *transaction) trim(all bool) error {
 				break
 			}
 		}
-		gone = append(gone, seq)
+		t.gone = append(t.gone, seq)
 		bytes += int64(len(data) + recordOverhead)
 	}
-	for _, seq := range gone {
+	for _, seq := range t.gone {
 		if err := events.Delete(keyOf(seq)); err != nil {
 			return fmt.Errorf("drop a delivered event: %w", err)
 		}
 	}
-	t.counters.Events -= int64(len(gone))
+	t.counters.Events -= int64(len(t.gone))
 	t.counters.Bytes -= bytes
 	return nil
 }

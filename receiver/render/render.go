@@ -5,14 +5,10 @@
 package render
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
-
-	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
@@ -63,111 +59,14 @@ func (s Shape) render(r *journal.Record, e *event.Event) (*Request, error) {
 	case v1alpha1.FormatOriginal:
 		return s.original(&r.Request)
 	case v1alpha1.FormatCloudEvents, "":
-		return s.structured(r, e)
+		return s.structured(r, e), nil
 	case v1alpha1.FormatCloudEventsBatch:
-		request, err := s.structured(r, e)
-		if err != nil {
-			return nil, err
-		}
-		request.Header.Set("Content-Type", cloudevents.ApplicationCloudEventsBatchJSON+"; charset=UTF-8")
-		request.Body = append(append([]byte("["), request.Body...), ']')
-		return request, nil
+		return s.batch(r, e), nil
 	case v1alpha1.FormatCloudEventsBinary:
-		return s.binary(r, e)
+		return s.binary(r, e), nil
 	default:
 		return nil, fmt.Errorf("expected a format of targets, got %q", s.Format)
 	}
-}
-
-// CloudEvent is the event as every target knows it, whatever its format.
-func CloudEvent(source string, r *journal.Record, e *event.Event) (cloudevents.Event, error) {
-	ce := cloudevents.New(cloudevents.CloudEventsVersionV1)
-	ce.SetID(r.ID)
-	ce.SetType(event.TypePrefix + string(e.Type))
-	ce.SetSource(source)
-	when := e.Time
-	if when.IsZero() {
-		when = r.Request.ReceivedAt
-	}
-	ce.SetTime(when.UTC().Truncate(time.Microsecond))
-	if id := e.CallID(); id != "" {
-		ce.SetSubject(id)
-		ce.SetExtension("partitionkey", id)
-	}
-	ce.SetExtension("pbxprovider", string(e.Provider))
-	if e.Name != "" {
-		ce.SetExtension("pbxevent", e.Name)
-	}
-	if validTrace(r) { // CloudEvents: Distributed Tracing extension, of the PBX's own request
-		ce.SetExtension("traceparent", r.Request.Header.Get("Traceparent"))
-	}
-	data, err := Data(e)
-	if err != nil {
-		return ce, err
-	}
-	if err := ce.SetData(cloudevents.ApplicationJSON, json.RawMessage(data)); err != nil {
-		return ce, fmt.Errorf("make a CloudEvent: %w", err)
-	}
-	if err := ce.Validate(); err != nil {
-		return ce, fmt.Errorf("make a CloudEvent: %w", err)
-	}
-	return ce, nil
-}
-
-// Data is the canonical event as JSON.
-func Data(e *event.Event) ([]byte, error) { return event.JSON(e) }
-
-func (s Shape) structured(r *journal.Record, e *event.Event) (*Request, error) {
-	ce, err := CloudEvent(s.Source, r, e)
-	if err != nil {
-		return nil, err
-	}
-	body, err := ce.MarshalJSON() // json.Marshal would read it all once more, to compact it
-	if err != nil {
-		return nil, fmt.Errorf("write a CloudEvent: %w", err)
-	}
-	return &Request{
-		Method: http.MethodPost, URL: s.URL, Body: body,
-		Header: http.Header{"Content-Type": {cloudevents.ApplicationCloudEventsJSON + "; charset=UTF-8"}},
-	}, nil
-}
-
-// binary carries the attributes as headers (CloudEvents: HTTP Protocol Binding, 3.1).
-func (s Shape) binary(r *journal.Record, e *event.Event) (*Request, error) {
-	ce, err := CloudEvent(s.Source, r, e)
-	if err != nil {
-		return nil, err
-	}
-	header := http.Header{"Content-Type": {cloudevents.ApplicationJSON}}
-	set := func(name, value string) {
-		if value != "" {
-			header.Set("Ce-"+name, escapeHeader(value))
-		}
-	}
-	set("specversion", ce.SpecVersion())
-	set("id", ce.ID())
-	set("type", ce.Type())
-	set("source", ce.Source())
-	set("subject", ce.Subject())
-	set("time", ce.Time().Format(time.RFC3339Nano))
-	for name, value := range ce.Extensions() {
-		set(name, fmt.Sprint(value))
-	}
-	return &Request{Method: http.MethodPost, URL: s.URL, Header: header, Body: ce.Data()}, nil
-}
-
-// escapeHeader percent-encodes what a header cannot carry (CloudEvents: HTTP Protocol Binding,
-// 3.1.3.2).
-func escapeHeader(value string) string {
-	var out strings.Builder
-	for i := range len(value) {
-		if c := value[i]; c <= 0x20 || c >= 0x7f || c == '"' || c == '%' {
-			fmt.Fprintf(&out, "%%%02X", c)
-		} else {
-			out.WriteByte(c)
-		}
-	}
-	return out.String()
 }
 
 // original is the PBX's own request: a service that was behind the PBX sees no difference. The
