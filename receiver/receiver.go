@@ -21,6 +21,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/config"
 	"github.com/pbxhook/pbxhook/receiver/deliver"
+	"github.com/pbxhook/pbxhook/receiver/http1"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 )
 
@@ -91,11 +92,11 @@ func New(options Options) *Receiver {
 // closes the journals and returns. While another process has a journal open it waits, not ready.
 func (r *Receiver) Run(ctx context.Context) (err error) {
 	defer r.abandon()
-	metricsServer, err := r.listen("metrics", r.options.Metrics, r.metricsHandler(), nil)
+	metricsServer, err := r.listen("metrics", r.options.Metrics, r.forPeople(r.metricsHandler()), nil)
 	if err != nil {
 		return err
 	}
-	adminServer, err := r.listen("admin", r.options.Admin, r.adminHandler(), nil)
+	adminServer, err := r.listen("admin", r.options.Admin, r.forPeople(r.adminHandler()), nil)
 	if err != nil {
 		return errors.Join(err, metricsServer.close(context.Background()))
 	}
@@ -105,7 +106,7 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 	if err := r.reload(ctx); err != nil {
 		return err
 	}
-	hooks, err := r.listen("webhooks", r.options.Listen, r.ingest, nil)
+	hooks, err := r.listen("webhooks", r.options.Listen, r.forPBXs(), nil)
 	if err != nil {
 		return err
 	}
@@ -298,8 +299,15 @@ func (r *Receiver) ready() bool {
 // server is one listening address.
 type server struct {
 	address string
-	http    *http.Server
+	serving serving
 	done    chan struct{}
+}
+
+// serving is a server of either kind: net/http's, and ours for PBXs.
+type serving interface {
+	Serve(listener net.Listener) error
+	Shutdown(ctx context.Context) error
+	Close() error
 }
 
 // Bounds of every connection.
@@ -311,9 +319,25 @@ const (
 	maxHeader      = 64 << 10
 )
 
+// forPeople serves those who ask now and then: Prometheus, the kubelet, the operator, and people.
+func (r *Receiver) forPeople(handler http.Handler) serving {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
+		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // of clients that break off
+	}
+}
+
+// forPBXs serves those who send events.
+func (r *Receiver) forPBXs() serving {
+	return &http1.Server{Handler: r.ingest, Log: r.log, Bounds: http1.Bounds{
+		Header: headerTimeout, Request: requestTimeout, Answer: answerTimeout, Idle: idleTimeout, MaxHeader: maxHeader,
+	}}
+}
+
 // listen serves on an address, over TLS where there is a configuration for it; an empty address is not
 // served.
-func (r *Receiver) listen(what, address string, handler http.Handler, secure *tls.Config) (*server, error) {
+func (r *Receiver) listen(what, address string, serving serving, secure *tls.Config) (*server, error) {
 	s := &server{done: make(chan struct{})}
 	if address == "" {
 		close(s.done)
@@ -323,19 +347,13 @@ func (r *Receiver) listen(what, address string, handler http.Handler, secure *tl
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s on %s: %w", what, address, err)
 	}
-	s.address = listener.Addr().String()
-	s.http = &http.Server{
-		Handler: handler, TLSConfig: secure, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
-		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // of clients that break off
+	s.address, s.serving = listener.Addr().String(), serving
+	if secure != nil {
+		listener = tls.NewListener(listener, secure)
 	}
 	go func() {
 		defer close(s.done)
-		serve := s.http.Serve
-		if secure != nil {
-			serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
-		}
-		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serving.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			r.log.Error("stopped listening", "for", what, "error", err)
 		}
 	}()
@@ -352,12 +370,12 @@ func (s *server) listens() string {
 
 // close waits for the requests under way.
 func (s *server) close(ctx context.Context) error {
-	if s == nil || s.http == nil {
+	if s == nil || s.serving == nil {
 		return nil
 	}
-	err := s.http.Shutdown(ctx)
+	err := s.serving.Shutdown(ctx)
 	if err != nil {
-		err = errors.Join(err, s.http.Close())
+		err = errors.Join(err, s.serving.Close())
 	}
 	<-s.done
 	return err

@@ -67,6 +67,6 @@ func (r *Receiver) listenTLS() (err error) {
 	if r.tls != nil || !r.certificates.any() || r.options.ListenTLS == "" {
 		return nil
 	}
-	r.tls, err = r.listen("webhooks over TLS", r.options.ListenTLS, r.ingest, &tls.Config{GetCertificate: r.certificates.choose, MinVersion: tls.VersionTLS12})
+	r.tls, err = r.listen("webhooks over TLS", r.options.ListenTLS, r.forPBXs(), &tls.Config{GetCertificate: r.certificates.choose, MinVersion: tls.VersionTLS12})
 	return err
 }

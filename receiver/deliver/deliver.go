@@ -21,6 +21,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
+	"github.com/pbxhook/pbxhook/receiver/http1"
 	"github.com/pbxhook/pbxhook/receiver/render"
 )
 
@@ -51,8 +52,8 @@ type Options struct {
 // Deliverer speaks to one target.
 type Deliverer struct {
 	options Options
-	plain   *direct         // for http
-	secure  *http.Transport // for https
+	plain   *http1.Transport // for http
+	secure  *http.Transport  // for https
 	signers []*standardwebhooks.Webhook
 }
 
@@ -81,7 +82,7 @@ func New(options Options) (*Deliverer, error) {
 		d.signers = append(d.signers, signer)
 	}
 	dialer := &net.Dialer{Timeout: options.Timeout, KeepAlive: 30 * time.Second, ControlContext: options.Networks.guard}
-	d.plain = &direct{dial: dialer.DialContext}
+	d.plain = &http1.Transport{Dial: dialer.DialContext}
 	d.secure = &http.Transport{
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        config,
@@ -104,14 +105,18 @@ func (d *Deliverer) Close() {
 
 // Deliver makes one attempt. id is the event's, the same at every attempt.
 func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) dispatch.Outcome {
-	ctx, cancel := context.WithTimeout(ctx, d.options.Timeout)
-	defer cancel()
+	deadline := time.Now().Add(d.options.Timeout)
+	if strings.HasPrefix(r.URL, "https:") {
+		limited, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		ctx = limited
+	}
 	request, err := http.NewRequestWithContext(ctx, r.Method, r.URL, bytes.NewReader(r.Body))
 	if err != nil {
 		return dispatch.Outcome{Result: dispatch.Refused, Reason: "make the request: " + plain(err)}
 	}
 	d.dress(request, id, r)
-	response, err := d.send(request)
+	response, err := d.send(request, deadline)
 	if err != nil {
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
@@ -129,9 +134,9 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 
 // send makes the request. A redirect is an answer like any other: following it would send a call's data to a
 // place that nobody configured.
-func (d *Deliverer) send(request *http.Request) (*http.Response, error) {
+func (d *Deliverer) send(request *http.Request, deadline time.Time) (*http.Response, error) {
 	if request.URL.Scheme == "http" {
-		return d.plain.RoundTrip(request)
+		return d.plain.Do(request, deadline)
 	}
 	return d.secure.RoundTrip(request)
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/checker"
 	"github.com/google/cel-go/common/env"
 	"github.com/google/cel-go/common/operators"
 	"github.com/google/cel-go/common/stdlib"
@@ -128,11 +129,28 @@ func compile(text string) (cel.Program, *cel.Type, error) {
 	if issues.Err() != nil {
 		return nil, nil, describe(issues)
 	}
-	program, err := e.Program(ast, cel.CostLimit(costLimit), cel.EvalOptions(cel.OptOptimize))
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	if cost, err := e.EstimateCost(ast, sizes{}); err != nil || cost.Max > costLimit {
+		options = append(options, cel.CostLimit(costLimit)) // counting takes as long as evaluating
+	}
+	program, err := e.Program(ast, options...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a program of the expression: %w", err)
 	}
 	return program, ast.OutputType(), nil
+}
+
+// sizes are how long an event's values may be.
+type sizes struct{}
+
+// EstimateSize implements checker.CostEstimator: nothing is longer than the request that it came with.
+func (sizes) EstimateSize(checker.AstNode) *checker.SizeEstimate {
+	return &checker.SizeEstimate{Max: event.MaxBody}
+}
+
+// EstimateCallCost implements checker.CostEstimator: CEL knows its own functions.
+func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+	return nil
 }
 
 // describe puts what is wrong on one line, for conditions.
@@ -152,7 +170,7 @@ func describe(issues *cel.Issues) error {
 // that the payload does not have, a text that is no number, or too much work. It does not show the
 // event's values.
 func (x *Expression) Holds(e *event.Event) (bool, error) {
-	result, _, err := x.program.Eval(map[string]any{"event": &root{Event: e}})
+	result, _, err := x.program.Eval(&root{Event: e})
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("evaluate the expression: %w", err)

@@ -26,6 +26,12 @@ type root struct {
 	payload any
 }
 
+// ResolveName implements cel.Activation: the event is all that expressions know.
+func (r *root) ResolveName(name string) (any, bool) { return r, name == "event" }
+
+// Parent implements cel.Activation.
+func (r *root) Parent() cel.Activation { return nil }
+
 func (r *root) readPayload() any {
 	if r.payload == nil {
 		r.payload = parse(r.Payload)

@@ -34,7 +34,7 @@ func CompileTemplate(text string) (*Template, error) {
 // Make makes the value: what encoding/json can write. An error says that it could not be made; it does
 // not show the event's values.
 func (t *Template) Make(e *event.Event) (any, error) {
-	result, _, err := t.program.Eval(map[string]any{"event": &root{Event: e}})
+	result, _, err := t.program.Eval(&root{Event: e})
 	if err != nil {
 		return nil, fmt.Errorf("evaluate the template: %w", err)
 	}

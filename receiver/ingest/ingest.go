@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -288,7 +287,6 @@ func (h *Handler) write(w http.ResponseWriter, webhook string, a answer) {
 		h.log.Error("an answer cannot be written", "webhook", webhook, "error", err)
 	}
 	w.Header()["Content-Type"] = typeJSON
-	w.Header()["Content-Length"] = []string{strconv.Itoa(len(body) + 1)}
 	w.WriteHeader(a.code)
 	if _, err := w.Write(append(body, '\n')); err != nil {
 		h.log.Debug("the PBX did not wait for its answer", "webhook", webhook)

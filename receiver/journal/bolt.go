@@ -23,6 +23,8 @@ const (
 	minFreeBytes    = 64 << 20 // under which nothing is written to the disk
 	maxBatch        = 1024     // requests that share one transaction
 	maxBatchBytes   = 16 << 20
+	manyRequests    = 8 // in a commit, from which on commits are kept apart
+	commitInterval  = 3 * time.Millisecond
 	maxTrim         = 10_000 // events looked at for room in one transaction
 	removedCursors  = 24 * time.Hour
 	maxDeadLetters  = 10_000 // a target
@@ -69,6 +71,7 @@ type Bolt struct {
 	// Of the committing goroutine alone.
 	repeats repeats
 	cursors map[string]Cursor
+	paced   time.Time // when the last commit began
 
 	mu       sync.Mutex
 	counters counters
@@ -227,10 +230,13 @@ func putCounters(tx *bbolt.Tx, c *counters) error {
 func (b *Bolt) commit() {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
+	var batch []*operation
 	for {
-		var batch []*operation
+		last := batch
+		batch = nil
 		select {
 		case op := <-b.ops:
+			b.pace(len(last))
 			batch = b.gather(op)
 		case <-tick.C:
 		case <-b.stop:
@@ -245,6 +251,17 @@ func (b *Bolt) commit() {
 		}
 		b.write(batch)
 	}
+}
+
+// pace keeps commits apart when many requests come: what a commit costs does not depend much on how many share
+// it. A request that is alone, or among a few, does not wait for company.
+func (b *Bolt) pace(last int) {
+	now := time.Now()
+	if wait := b.paced.Add(commitInterval).Sub(now); last >= manyRequests && wait > 0 {
+		time.Sleep(wait)
+		now = now.Add(wait)
+	}
+	b.paced = now
 }
 
 // gather takes what else waits, and waits for nothing.

@@ -43,12 +43,13 @@ type Settings struct {
 type Fields struct {
 	sent  map[string]any // as sent, for the payload
 	named map[string]any // by trimmed key, for decoders; may be sent itself
+	size  int            // bytes that they came in
 }
 
 // Read reads the fields of a request: its query parameters, and its body as JSON or as a form. A
 // key that stands in both has the body's value.
 func Read(r *event.Request, settings Settings) (Fields, error) {
-	fields := Fields{sent: map[string]any{}}
+	fields := Fields{sent: map[string]any{}, size: len(r.Query) + len(r.Body)}
 	if err := fields.addParameters(r.Query); err != nil {
 		return fields.index(settings), fmt.Errorf("read the query: %w", err)
 	}
@@ -270,7 +271,9 @@ func (f Fields) Has(keys ...string) bool {
 }
 
 // Payload is the PBX's own fields as JSON.
-func (f Fields) Payload() json.RawMessage { return event.AppendValue(make([]byte, 0, 1<<10), f.sent) }
+func (f Fields) Payload() json.RawMessage {
+	return event.AppendValue(make([]byte, 0, f.size+f.size/16), f.sent)
+}
 
 // Drop forgets the fields for which drop returns true; the payload keeps them.
 func (f *Fields) Drop(drop func(value string) bool) {

@@ -1,0 +1,211 @@
+package http1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/net/idna"
+)
+
+const (
+	maxReplyHeader   = 64 << 10
+	maxInformational = 8 // answers such as 103 before the one that counts
+	idleConnection   = 90 * time.Second
+)
+
+// Transport carries requests to one target over plain HTTP/1.1, on connections that it keeps.
+type Transport struct {
+	// Dial makes a connection.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	mu     sync.Mutex
+	idle   []*route    // the last used one at the end
+	expiry *time.Timer // closes those that idle for too long; nil while there is none
+}
+
+// route is a connection to the target.
+type route struct {
+	*connection
+	address string
+	writer  *bufio.Writer
+	since   time.Time // when it became idle
+}
+
+var _ http.RoundTripper = (*Transport)(nil)
+
+// RoundTrip implements http.RoundTripper, for http alone. A connection that the target closed while it was idle
+// is replaced.
+func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	deadline, _ := request.Context().Deadline()
+	return t.Do(request, deadline)
+}
+
+// Do is RoundTrip with a deadline beside that of the request's context, which costs less. It ends with it, and
+// with the context.
+func (t *Transport) Do(request *http.Request, deadline time.Time) (*http.Response, error) {
+	address, err := addressOf(request)
+	if err != nil {
+		return nil, err
+	}
+	if r := t.take(address); r != nil {
+		response, err := t.exchange(r, request, deadline)
+		if broken := (*brokenError)(nil); !errors.As(err, &broken) {
+			return response, err
+		}
+		if request.GetBody != nil {
+			if request.Body, err = request.GetBody(); err != nil {
+				return nil, fmt.Errorf("read the request once more: %w", err)
+			}
+		}
+	}
+	ctx, cancel := context.WithDeadline(request.Context(), deadline)
+	defer cancel()
+	conn, err := t.Dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return t.exchange(&route{connection: newConnection(conn), address: address, writer: bufio.NewWriterSize(conn, bufferSize)}, request, deadline)
+}
+
+// addressOf is where a request goes: a host's name in ASCII, as DNS has it, and a port.
+func addressOf(request *http.Request) (string, error) {
+	host, err := idna.Lookup.ToASCII(request.URL.Hostname())
+	if err != nil { // an address, or a name that only a resolver can judge
+		host = request.URL.Hostname()
+	}
+	if request.URL.Scheme != "http" || host == "" {
+		return "", fmt.Errorf("expected a URL of http with a host, got one of scheme %q", request.URL.Scheme)
+	}
+	port := request.URL.Port()
+	if port == "" {
+		port = "80"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// brokenError is the end of a connection on which no answer had begun.
+type brokenError struct{ error }
+
+func (e *brokenError) Unwrap() error { return e.error }
+
+// exchange writes a request and reads the answer's header.
+func (t *Transport) exchange(r *route, request *http.Request, deadline time.Time) (*http.Response, error) {
+	_ = r.SetDeadline(deadline) // fails on a connection that is closed, as writing does then
+	stop := context.AfterFunc(request.Context(), func() { _ = r.SetDeadline(time.Unix(1, 0)) })
+	fail := func(err error) (*http.Response, error) {
+		stop()
+		_ = r.Close() // it is of no use any more
+		if ended := request.Context().Err(); ended != nil {
+			err = ended
+		}
+		return nil, err
+	}
+	writeErr := errors.Join(request.Write(r.writer), r.writer.Flush())
+	r.room = maxReplyHeader
+	if _, err := r.reader.Peek(1); err != nil { // also after a failed write: it may have been refused unread
+		if err = errors.Join(writeErr, err); !errors.Is(err, os.ErrDeadlineExceeded) {
+			err = &brokenError{err}
+		}
+		return fail(err)
+	}
+	for range maxInformational {
+		response, err := http.ReadResponse(r.reader, request)
+		if err != nil {
+			return fail(err)
+		}
+		if response.StatusCode/100 == 1 {
+			continue
+		}
+		r.room = unbounded
+		response.Body = &reply{ReadCloser: response.Body, transport: t, route: r, stop: stop, reuse: writeErr == nil && !response.Close, done: response.Body == http.NoBody}
+		return response, nil
+	}
+	return fail(fmt.Errorf("expected an answer after at most %d informational ones", maxInformational))
+}
+
+// reply is the body of an answer. Once it was read to its end the connection can be used again.
+type reply struct {
+	io.ReadCloser
+	transport   *Transport
+	route       *route
+	stop        func() bool
+	reuse, done bool
+}
+
+// Read implements io.Reader.
+func (r *reply) Read(data []byte) (int, error) {
+	n, err := r.ReadCloser.Read(data)
+	r.done = r.done || errors.Is(err, io.EOF)
+	return n, err
+}
+
+// Close implements io.Closer. What was not read is not waited for.
+func (r *reply) Close() error {
+	if !r.stop() || !r.done || !r.reuse || r.route.reader.Buffered() > 0 {
+		return r.route.Close()
+	}
+	r.transport.keep(r.route)
+	return nil
+}
+
+// take takes the connection that was used last, if there is one.
+func (t *Transport) take(address string) *route {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.idle) > 0 {
+		last := len(t.idle) - 1
+		r := t.idle[last]
+		t.idle[last] = nil
+		t.idle = t.idle[:last]
+		if r.address == address {
+			return r
+		}
+		_ = r.Close() // it is of no use any more
+	}
+	return nil
+}
+
+func (t *Transport) keep(r *route) {
+	r.since = time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.idle = append(t.idle, r)
+	if t.expiry == nil {
+		t.expiry = time.AfterFunc(idleConnection, t.expire)
+	}
+}
+
+// expire closes connections that nobody has used for long.
+func (t *Transport) expire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := 0
+	for old < len(t.idle) && time.Since(t.idle[old].since) >= idleConnection {
+		_ = t.idle[old].Close() // it is of no use any more
+		old++
+	}
+	t.idle = append([]*route(nil), t.idle[old:]...)
+	t.expiry = nil
+	if len(t.idle) > 0 {
+		t.expiry = time.AfterFunc(idleConnection-time.Since(t.idle[0].since), t.expire)
+	}
+}
+
+// CloseIdleConnections closes those that are idle. Others are closed or kept as their answers say; what is
+// kept then closes when it has idled for long.
+func (t *Transport) CloseIdleConnections() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.idle {
+		_ = r.Close() // it is of no use any more
+	}
+	t.idle = nil
+}
