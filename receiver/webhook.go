@@ -146,6 +146,7 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 			request.Header.Set("Pbxhook-Replay", r.Replay)
 		}
 		outcome := t.deliverer.Deliver(ctx, r.ID, request)
+		request.Release()
 		if err != nil && outcome.Result != dispatch.Retry { // once an event; its error may show the caller's number
 			level := slog.LevelDebug
 			if unsure.Add(1) == 1 {

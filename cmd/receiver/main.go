@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 	_ "time/tzdata" // the image has no zone files
@@ -20,9 +22,24 @@ import (
 )
 
 func main() {
+	tune()
 	if err := command().Execute(); err != nil {
 		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Error("the receiver ended", "error", err)
 		os.Exit(1)
+	}
+}
+
+// gcPercent trades memory for time: a receiver holds so little that twice of it is still little.
+const gcPercent = 200
+
+// tune sets what the runtime cannot know, unless the environment does. A processor more than there are is for
+// the journal, which holds one while it waits for the disk.
+func tune() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	}
 }
 

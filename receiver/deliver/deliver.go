@@ -103,15 +103,15 @@ func (d *Deliverer) Close() {
 	d.secure.CloseIdleConnections()
 }
 
-// Deliver makes one attempt. id is the event's, the same at every attempt.
+// Deliver makes one attempt. id is the event's, the same at every attempt. It does not use r after it returned.
 func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) dispatch.Outcome {
-	deadline := time.Now().Add(d.options.Timeout)
+	deadline, body := time.Now().Add(d.options.Timeout), r.Body
 	if strings.HasPrefix(r.URL, "https:") {
 		limited, cancel := context.WithDeadline(ctx, deadline)
 		defer cancel()
-		ctx = limited
+		ctx, body = limited, bytes.Clone(r.Body) // which net/http may still send when an early answer is here
 	}
-	request, err := http.NewRequestWithContext(ctx, r.Method, r.URL, bytes.NewReader(r.Body))
+	request, err := http.NewRequestWithContext(ctx, r.Method, r.URL, bytes.NewReader(body))
 	if err != nil {
 		return dispatch.Outcome{Result: dispatch.Refused, Reason: "make the request: " + plain(err)}
 	}

@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"errors"
 	"net"
+	"strings"
 )
 
 // bufferSize of readers and writers: an event and its header, mostly.
@@ -41,4 +42,16 @@ func (c *connection) Read(data []byte) (int, error) {
 	n, err := c.Conn.Read(data[:min(int64(len(data)), c.room)])
 	c.room -= int64(n)
 	return n, err
+}
+
+// oneLine keeps a value from ending its line.
+var oneLine = strings.NewReplacer("\r", " ", "\n", " ")
+
+// appendField appends a field of a header, after what ended without its line's end.
+func appendField(out []byte, name, value string) []byte {
+	out = append(append(append(out, "\r\n"...), name...), ": "...)
+	if strings.ContainsAny(value, "\r\n") {
+		value = oneLine.Replace(value)
+	}
+	return append(out, value...)
 }

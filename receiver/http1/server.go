@@ -237,8 +237,7 @@ func (c *session) write(method string, a *answer, again bool) bool {
 	c.out = strconv.AppendInt(c.out, int64(len(a.body)), 10)
 	for name, values := range a.header {
 		for _, value := range values {
-			c.out = append(append(c.out, "\r\n"...), name...)
-			c.out = append(append(c.out, ": "...), oneLine.Replace(value)...)
+			c.out = appendField(c.out, name, value)
 		}
 	}
 	c.out = append(c.out, "\r\n\r\n"...)
@@ -251,9 +250,6 @@ func (c *session) write(method string, a *answer, again bool) bool {
 	_, err := c.Conn.Write(c.out)
 	return err == nil
 }
-
-// oneLine keeps a value from ending its line.
-var oneLine = strings.NewReplacer("\r", " ", "\n", " ")
 
 // lingerTime and lingerBytes are what a sender gets to read its answer, while it still sends a body that nobody
 // wants: a connection that is closed at once takes the answer with it.

@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +8,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/net/idna"
 )
@@ -35,7 +38,7 @@ type Transport struct {
 type route struct {
 	*connection
 	address string
-	writer  *bufio.Writer
+	out     []byte
 	since   time.Time // when it became idle
 }
 
@@ -48,6 +51,8 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	return t.Do(request, deadline)
 }
 
+// A request's body has the length that its ContentLength says.
+//
 // Do is RoundTrip with a deadline beside that of the request's context, which costs less. It ends with it, and
 // with the context.
 func (t *Transport) Do(request *http.Request, deadline time.Time) (*http.Response, error) {
@@ -72,17 +77,21 @@ func (t *Transport) Do(request *http.Request, deadline time.Time) (*http.Respons
 	if err != nil {
 		return nil, err
 	}
-	return t.exchange(&route{connection: newConnection(conn), address: address, writer: bufio.NewWriterSize(conn, bufferSize)}, request, deadline)
+	return t.exchange(&route{connection: newConnection(conn), address: address}, request, deadline)
 }
 
 // addressOf is where a request goes: a host's name in ASCII, as DNS has it, and a port.
 func addressOf(request *http.Request) (string, error) {
-	host, err := idna.Lookup.ToASCII(request.URL.Hostname())
-	if err != nil { // an address, or a name that only a resolver can judge
-		host = request.URL.Hostname()
-	}
+	host := request.URL.Hostname()
 	if request.URL.Scheme != "http" || host == "" {
 		return "", fmt.Errorf("expected a URL of http with a host, got one of scheme %q", request.URL.Scheme)
+	}
+	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
+		plain, err := idna.Lookup.ToASCII(host)
+		if err != nil {
+			return "", fmt.Errorf("read the host's name: %w", err)
+		}
+		host = plain
 	}
 	port := request.URL.Port()
 	if port == "" {
@@ -108,7 +117,7 @@ func (t *Transport) exchange(r *route, request *http.Request, deadline time.Time
 		}
 		return nil, err
 	}
-	writeErr := errors.Join(request.Write(r.writer), r.writer.Flush())
+	writeErr := r.write(request)
 	r.room = maxReplyHeader
 	if _, err := r.reader.Peek(1); err != nil { // also after a failed write: it may have been refused unread
 		if err = errors.Join(writeErr, err); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -129,6 +138,43 @@ func (t *Transport) exchange(r *route, request *http.Request, deadline time.Time
 		return response, nil
 	}
 	return fail(fmt.Errorf("expected an answer after at most %d informational ones", maxInformational))
+}
+
+// maxKept is how large a buffer is kept for the next request.
+const maxKept = 64 << 10
+
+// write sends a request in one piece. Its body is in memory already.
+func (r *route) write(request *http.Request) error {
+	host := r.address
+	if request.URL.Port() == "" {
+		host = strings.TrimSuffix(host, ":80")
+	}
+	out := append(r.out[:0], request.Method...)
+	out = append(append(append(out, ' '), request.URL.RequestURI()...), " HTTP/1.1"...)
+	out = appendField(out, "Host", host)
+	for name, values := range request.Header {
+		for _, value := range values {
+			out = appendField(out, name, value)
+		}
+	}
+	if request.ContentLength > 0 || request.Method != http.MethodGet {
+		out = append(out, "\r\nContent-Length: "...)
+		out = strconv.AppendInt(out, request.ContentLength, 10)
+	}
+	out = append(out, "\r\n\r\n"...)
+	if request.ContentLength > 0 {
+		head := len(out)
+		out = slices.Grow(out, int(request.ContentLength))[:head+int(request.ContentLength)]
+		if _, err := io.ReadFull(request.Body, out[head:]); err != nil {
+			return fmt.Errorf("read the request: %w", err)
+		}
+	}
+	r.out = nil
+	if cap(out) <= maxKept {
+		r.out = out
+	}
+	_, err := r.Conn.Write(out)
+	return err
 }
 
 // reply is the body of an answer. Once it was read to its end the connection can be used again.

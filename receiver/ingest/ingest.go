@@ -6,11 +6,11 @@
 package ingest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -77,30 +77,30 @@ func (h *Handler) Serve(webhooks []*Webhook) {
 type answer struct {
 	code   int
 	header map[string]string
-	body   any
+	body   []byte // JSON
+	why    string // it was refused
 	// rejected says that the request was refused and is counted as such.
 	rejected bool
 }
 
-type accepted struct {
-	ID     string     `json:"id"`
-	Type   event.Type `json:"type"`
-	Reason string     `json:"reason,omitempty"`
-}
-
-type problem struct {
-	Error string `json:"error"`
+// accept answers an event that is kept.
+func accept(receipt journal.Receipt, reason string) answer {
+	body := append(make([]byte, 0, 128), `{"id":`...)
+	body = append(event.AppendText(body, receipt.ID), `,"type":`...)
+	body = event.AppendText(body, string(receipt.Type))
+	if reason != "" {
+		body = event.AppendText(append(body, `,"reason":`...), reason)
+	}
+	return answer{code: http.StatusAccepted, body: append(body, '}')}
 }
 
 func reject(code int, format string, args ...any) answer {
-	return answer{code: code, body: problem{fmt.Sprintf(format, args...)}, rejected: true}
+	why := fmt.Sprintf(format, args...)
+	return answer{code: code, body: append(event.AppendText([]byte(`{"error":`), why), '}'), why: why, rejected: true}
 }
 
 // reason is why a request was refused, as its sender is told.
-func (a answer) reason() string {
-	told, _ := a.body.(problem)
-	return fmt.Sprintf("%d: %s", a.code, told.Error)
-}
+func (a answer) reason() string { return fmt.Sprintf("%d: %s", a.code, a.why) }
 
 func (a answer) with(name, value string) answer {
 	if a.header == nil {
@@ -143,7 +143,7 @@ func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *
 	body, err := readBody(w, r)
 
 	if r.Method == http.MethodHead || (err == nil && len(body) == 0 && r.URL.RawQuery == "" && strings.Trim(path, "/") == "") {
-		return answer{code: http.StatusOK, body: struct{}{}} // a PBX checking the URL
+		return answer{code: http.StatusOK, body: []byte("{}")} // a PBX checking the URL
 	}
 	if !webhook.takes(r.Method) {
 		allowed := strings.Join(webhook.Methods, ", ")
@@ -201,7 +201,7 @@ func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request
 	if receipt.Type == event.Unparsed && !receipt.Repeat {
 		h.log.Warn("event could not be decoded, kept as unparsed", "webhook", webhook.ID(), "id", receipt.ID)
 	}
-	return answer{code: http.StatusAccepted, body: accepted{ID: receipt.ID, Type: receipt.Type, Reason: e.Reason}}
+	return accept(receipt, e.Reason)
 }
 
 const (
@@ -264,15 +264,12 @@ var dropped = map[string]bool{
 	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Accept-Encoding": true,
 }
 
-// kept are the headers that are kept with the request.
-func kept(all http.Header, tokenName string) http.Header {
-	kept := http.Header{}
-	for name, values := range all {
-		if !dropped[name] && (tokenName == "" || !strings.EqualFold(name, tokenName)) {
-			kept[name] = values
-		}
-	}
-	return kept
+// kept are the headers that are kept with the request: the others are taken out.
+func kept(header http.Header, tokenName string) http.Header {
+	maps.DeleteFunc(header, func(name string, _ []string) bool {
+		return dropped[name] || tokenName != "" && strings.EqualFold(name, tokenName)
+	})
+	return header
 }
 
 var typeJSON = []string{"application/json"}
@@ -282,13 +279,9 @@ func (h *Handler) write(w http.ResponseWriter, webhook string, a answer) {
 	for name, value := range a.header {
 		w.Header().Set(name, value)
 	}
-	body, err := json.Marshal(a.body)
-	if err != nil {
-		h.log.Error("an answer cannot be written", "webhook", webhook, "error", err)
-	}
 	w.Header()["Content-Type"] = typeJSON
 	w.WriteHeader(a.code)
-	if _, err := w.Write(append(body, '\n')); err != nil {
+	if _, err := w.Write(append(a.body, '\n')); err != nil {
 		h.log.Debug("the PBX did not wait for its answer", "webhook", webhook)
 	}
 }

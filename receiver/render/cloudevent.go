@@ -63,21 +63,18 @@ func (ce CloudEvent) AppendJSON(text []byte) []byte {
 	return append(ce.data.AppendJSON(text), '}')
 }
 
-// sizeOf is about how long an event is that was rendered: what it has beside its payload is mostly a call.
-func sizeOf(e *event.Event) int { return 1400 + len(e.Payload) }
-
 func (s Shape) structured(r *journal.Record, e *event.Event) *Request {
 	return &Request{
-		Method: http.MethodPost, URL: s.URL, Header: http.Header{"Content-Type": {typeCloudEvent}},
-		Body: NewCloudEvent(s.Source, r, e).AppendJSON(make([]byte, 0, sizeOf(e))),
+		Method: http.MethodPost, URL: s.URL, Header: http.Header{"Content-Type": {typeCloudEvent}}, pooled: true,
+		Body: NewCloudEvent(s.Source, r, e).AppendJSON(buffer()),
 	}
 }
 
 // batch is a list of one.
 func (s Shape) batch(r *journal.Record, e *event.Event) *Request {
-	list := append(make([]byte, 0, sizeOf(e)), '[')
+	list := append(buffer(), '[')
 	return &Request{
-		Method: http.MethodPost, URL: s.URL, Header: http.Header{"Content-Type": {typeCloudEvents}},
+		Method: http.MethodPost, URL: s.URL, Header: http.Header{"Content-Type": {typeCloudEvents}}, pooled: true,
 		Body: append(NewCloudEvent(s.Source, r, e).AppendJSON(list), ']'),
 	}
 }
@@ -88,7 +85,7 @@ func (s Shape) binary(r *journal.Record, e *event.Event) *Request {
 	for _, a := range NewCloudEvent(s.Source, r, e).attributes {
 		header.Set("Ce-"+a.name, escapeHeader(a.value))
 	}
-	return &Request{Method: http.MethodPost, URL: s.URL, Header: header, Body: e.AppendJSON(make([]byte, 0, sizeOf(e)))}
+	return &Request{Method: http.MethodPost, URL: s.URL, Header: header, pooled: true, Body: e.AppendJSON(buffer())}
 }
 
 const hexDigitsUpper = "0123456789ABCDEF"

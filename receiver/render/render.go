@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
@@ -22,6 +23,23 @@ type Request struct {
 	URL    string
 	Header http.Header
 	Body   []byte
+	pooled bool // the body is a buffer that can be used again
+}
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooled is how large a buffer is kept for the next event.
+const maxPooled = 64 << 10
+
+func buffer() []byte { return (*buffers.Get().(*[]byte))[:0] }
+
+// Release says that the request is not used any more.
+func (r *Request) Release() {
+	if r.pooled && cap(r.Body) <= maxPooled {
+		body := r.Body
+		buffers.Put(&body)
+	}
+	r.Body = nil
 }
 
 // Source is the CloudEvents source of a webhook.
