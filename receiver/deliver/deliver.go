@@ -14,8 +14,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -55,6 +57,7 @@ type Deliverer struct {
 	plain   *http1.Transport // for http
 	secure  *http.Transport  // for https
 	signers []*standardwebhooks.Webhook
+	last    atomic.Pointer[target] // that a request went to
 }
 
 // New makes the deliverer of a target. Errors name what in the options cannot be used.
@@ -111,7 +114,7 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 		defer cancel()
 		ctx, body = limited, bytes.Clone(r.Body) // which net/http may still send when an early answer is here
 	}
-	request, err := http.NewRequestWithContext(ctx, r.Method, r.URL, bytes.NewReader(body))
+	request, err := d.request(ctx, r, body)
 	if err != nil {
 		return dispatch.Outcome{Result: dispatch.Refused, Reason: "make the request: " + plain(err)}
 	}
@@ -122,6 +125,9 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 	}
 	defer func() { _ = response.Body.Close() }() // nothing depends on it: the answer has been judged
 	var reply bytes.Buffer
+	if response.ContentLength == 0 {
+		return judge(response)
+	}
 	if _, err := io.Copy(&reply, io.LimitReader(response.Body, maxReply)); err != nil && response.StatusCode/100 != 2 {
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
@@ -130,6 +136,37 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 		outcome.Reply = strings.ToValidUTF8(string(reply.Next(shownReply)), "\ufffd")
 	}
 	return outcome
+}
+
+// request is what http.NewRequestWithContext makes, but that a URL is read once: it is mostly the same.
+func (d *Deliverer) request(ctx context.Context, r *render.Request, body []byte) (*http.Request, error) {
+	last := d.last.Load()
+	if last == nil || last.text != r.URL {
+		plain, err := http.NewRequest(r.Method, r.URL, nil)
+		if err != nil {
+			return nil, err
+		}
+		last = &target{text: r.URL, url: plain.URL, host: plain.Host}
+		d.last.Store(last)
+	}
+	request := &http.Request{
+		Method: r.Method, URL: last.url, Host: last.host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: make(http.Header, usualHeaders), ContentLength: int64(len(body)), Body: http.NoBody,
+	}
+	if len(body) > 0 {
+		request.Body = io.NopCloser(bytes.NewReader(body))
+		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	}
+	return request.WithContext(ctx), nil
+}
+
+// usualHeaders is how many headers a request has, about.
+const usualHeaders = 8
+
+// target is where requests go, read.
+type target struct {
+	text, host string
+	url        *url.URL
 }
 
 // send makes the request. A redirect is an answer like any other: following it would send a call's data to a

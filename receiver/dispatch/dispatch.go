@@ -127,8 +127,8 @@ func (d *Dispatcher) Run(ctx, attempts context.Context) error {
 	w := &work{
 		Dispatcher: d,
 		lanes:      map[string]*lane{},
-		jobs:       make(chan job),
-		results:    make(chan result),
+		jobs:       make(chan job, maxConcurrency),
+		results:    make(chan result, maxConcurrency),
 		progress:   newProgress(cursor),
 		read:       cursor.Floor,
 	}

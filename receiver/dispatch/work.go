@@ -14,12 +14,13 @@ import (
 )
 
 const (
-	maxQueued     = 1_000_000              // events a target may have in lanes; then the reader waits
-	readBatch     = 1_000                  // events read from the journal at once
-	flushInterval = 200 * time.Millisecond // between two writes of a cursor
-	maxUnflushed  = 100                    // dead letters that wait for such a write
-	readPause     = time.Second            // after a reading that failed
-	failingAfter  = 5                      // attempts without a success that make a target unhealthy
+	maxQueued      = 1_000_000              // events a target may have in lanes; then the reader waits
+	readBatch      = 1_000                  // events read from the journal at once
+	flushInterval  = 200 * time.Millisecond // between two writes of a cursor
+	maxConcurrency = 256                    // attempts under way at once, whatever the policy says
+	maxUnflushed   = 100                    // dead letters that wait for such a write
+	readPause      = time.Second            // after a reading that failed
+	failingAfter   = 5                      // attempts without a success that make a target unhealthy
 )
 
 // work is the state of a running dispatcher. Its goroutine alone touches it.
@@ -187,7 +188,7 @@ func (w *work) start(attempts context.Context) {
 			w.workers++
 			w.working.Go(func() { w.work(attempts) })
 		}
-		w.jobs <- next // there is a worker that has none
+		w.jobs <- next // there is room for all that may be under way, also among the results
 	}
 }
 
@@ -201,7 +202,7 @@ func (w *work) work(attempts context.Context) {
 
 // hasTurn is whether there is a lane to try and room to try it in; time alone may still forbid it.
 func (w *work) hasTurn() bool {
-	return len(w.ready) > 0 && w.now.Problem == "" && w.inFlight < w.now.Concurrency && (!w.breaker.open || w.inFlight == 0)
+	return len(w.ready) > 0 && w.now.Problem == "" && w.inFlight < min(w.now.Concurrency, maxConcurrency) && (!w.breaker.open || w.inFlight == 0)
 }
 
 func (w *work) mayStart(now time.Time) bool {

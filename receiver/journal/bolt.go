@@ -165,7 +165,8 @@ func lock(ctx context.Context, file string, wait time.Duration) (db *bbolt.DB, e
 		}
 	}()
 	for start := time.Now(); ; {
-		db, err = bbolt.Open(file, fileMode, &bbolt.Options{Timeout: lockPoll, FreelistType: bbolt.FreelistMapType})
+		// the list of free pages is made here, and not written with every transaction: it may be long
+		db, err = bbolt.Open(file, fileMode, &bbolt.Options{Timeout: lockPoll, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true})
 		switch {
 		case err == nil:
 			return db, nil

@@ -252,8 +252,15 @@ func (in *inspector) leaf(where string, element []byte, bucket [][]byte, key, re
 	in.node(where, value[bucketHeader:], inside, nil, nil)
 }
 
-// free holds the list of free pages against those in use: a page in both would be written over.
+// noFreelist stands in a meta page for a list of free pages that is made when the file is opened.
+const noFreelist = ^uint64(0)
+
+// free holds the list of free pages against those in use: a page in both would be written over. Where the
+// list is not kept, what is not in use is free.
 func (in *inspector) free(id uint64) {
+	if id == noFreelist {
+		return
+	}
 	data, ok := in.page(id)
 	if !ok {
 		return

@@ -18,74 +18,74 @@ const (
 // CloudEvent is the event as every target knows it, whatever its format. It is written by hand, as every event
 // is; the tests read it with the library of the standard.
 type CloudEvent struct {
-	attributes []attribute
-	data       *event.Event
+	source string
+	record *journal.Record
+	event  *event.Event
 }
-
-// attribute is one of a CloudEvent's context, all of which are texts here.
-type attribute struct{ name, value string }
 
 // NewCloudEvent makes the CloudEvent of a record and what it decodes to.
 func NewCloudEvent(source string, r *journal.Record, e *event.Event) CloudEvent {
-	ce := CloudEvent{attributes: make([]attribute, 0, 10), data: e}
-	add := func(name, value string) {
-		if value != "" {
-			ce.attributes = append(ce.attributes, attribute{name, value})
-		}
-	}
+	return CloudEvent{source, r, e}
+}
+
+// attributes calls each for those of its context that have a value, all of which are texts here.
+func (ce CloudEvent) attributes(each func(name, value string)) {
+	e, r := ce.event, ce.record
 	when := e.Time
 	if when.IsZero() {
 		when = r.Request.ReceivedAt
 	}
-	add("specversion", "1.0")
-	add("id", r.ID)
-	add("source", source)
-	add("type", event.TypePrefix+string(e.Type))
-	add("subject", e.CallID())
-	add("time", when.UTC().Truncate(time.Microsecond).Format(time.RFC3339Nano))
-	add("partitionkey", e.CallID())
-	add("pbxprovider", string(e.Provider))
-	add("pbxevent", e.Name)
-	if validTrace(r) { // CloudEvents: Distributed Tracing extension, of the PBX's own request
-		add("traceparent", r.Request.Header.Get("Traceparent"))
+	each("specversion", "1.0")
+	each("id", r.ID)
+	each("source", ce.source)
+	each("type", event.TypePrefix+string(e.Type))
+	each("time", when.UTC().Truncate(time.Microsecond).Format(time.RFC3339Nano))
+	each("pbxprovider", string(e.Provider))
+	if id := e.CallID(); id != "" {
+		each("subject", id)
+		each("partitionkey", id)
 	}
-	return ce
+	if e.Name != "" {
+		each("pbxevent", e.Name)
+	}
+	if validTrace(r) { // CloudEvents: Distributed Tracing extension, of the PBX's own request
+		each("traceparent", r.Request.Header.Get("Traceparent"))
+	}
 }
 
 // AppendJSON appends it in structured mode.
 func (ce CloudEvent) AppendJSON(text []byte) []byte {
-	text = append(text, '{')
-	for _, a := range ce.attributes {
-		text = append(append(append(text, '"'), a.name...), `":`...)
-		text = append(event.AppendText(text, a.value), ',')
-	}
-	text = append(text, `"datacontenttype":"`+typeJSON+`","data":`...)
-	return append(ce.data.AppendJSON(text), '}')
+	text = append(text, `{"datacontenttype":"`+typeJSON+`"`...)
+	ce.attributes(func(name, value string) {
+		text = append(append(append(text, `,"`...), name...), `":`...)
+		text = event.AppendText(text, value)
+	})
+	return append(ce.event.AppendJSON(append(text, `,"data":`...)), '}')
 }
 
 func (s Shape) structured(r *journal.Record, e *event.Event) *Request {
-	return &Request{
-		Method: http.MethodPost, URL: s.URL, Header: http.Header{"Content-Type": {typeCloudEvent}}, pooled: true,
-		Body: NewCloudEvent(s.Source, r, e).AppendJSON(buffer()),
-	}
+	request := &Request{Method: http.MethodPost, URL: s.URL, Header: http.Header{"Content-Type": {typeCloudEvent}}}
+	return request.write(NewCloudEvent(s.Source, r, e).AppendJSON)
 }
 
 // batch is a list of one.
 func (s Shape) batch(r *journal.Record, e *event.Event) *Request {
-	list := append(buffer(), '[')
-	return &Request{
-		Method: http.MethodPost, URL: s.URL, Header: http.Header{"Content-Type": {typeCloudEvents}}, pooled: true,
-		Body: append(NewCloudEvent(s.Source, r, e).AppendJSON(list), ']'),
-	}
+	request := &Request{Method: http.MethodPost, URL: s.URL, Header: http.Header{"Content-Type": {typeCloudEvents}}}
+	return request.write(func(list []byte) []byte {
+		return append(NewCloudEvent(s.Source, r, e).AppendJSON(append(list, '[')), ']')
+	})
 }
 
 // binary carries the attributes as headers (CloudEvents: HTTP Protocol Binding, 3.1).
 func (s Shape) binary(r *journal.Record, e *event.Event) *Request {
 	header := http.Header{"Content-Type": {typeJSON}}
-	for _, a := range NewCloudEvent(s.Source, r, e).attributes {
-		header.Set("Ce-"+a.name, escapeHeader(a.value))
-	}
-	return &Request{Method: http.MethodPost, URL: s.URL, Header: header, pooled: true, Body: e.AppendJSON(buffer())}
+	NewCloudEvent(s.Source, r, e).attributes(func(name, value string) {
+		if value != "" {
+			header.Set("Ce-"+name, escapeHeader(value))
+		}
+	})
+	request := &Request{Method: http.MethodPost, URL: s.URL, Header: header}
+	return request.write(e.AppendJSON)
 }
 
 const hexDigitsUpper = "0123456789ABCDEF"

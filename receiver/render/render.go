@@ -23,7 +23,7 @@ type Request struct {
 	URL    string
 	Header http.Header
 	Body   []byte
-	pooled bool // the body is a buffer that can be used again
+	buffer *[]byte // that the body was made in, to be used again; or nil
 }
 
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -31,15 +31,20 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // maxPooled is how large a buffer is kept for the next event.
 const maxPooled = 64 << 10
 
-func buffer() []byte { return (*buffers.Get().(*[]byte))[:0] }
+// write makes the request's body in a buffer.
+func (r *Request) write(text func(buffer []byte) []byte) *Request {
+	r.buffer = buffers.Get().(*[]byte)
+	r.Body = text((*r.buffer)[:0])
+	*r.buffer = r.Body
+	return r
+}
 
 // Release says that the request is not used any more.
 func (r *Request) Release() {
-	if r.pooled && cap(r.Body) <= maxPooled {
-		body := r.Body
-		buffers.Put(&body)
+	if r.buffer != nil && cap(r.Body) <= maxPooled {
+		buffers.Put(r.buffer)
 	}
-	r.Body = nil
+	r.Body, r.buffer = nil, nil
 }
 
 // Source is the CloudEvents source of a webhook.

@@ -2,6 +2,7 @@ package render
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
 	"strings"
@@ -14,7 +15,11 @@ import (
 
 // validTrace is whether the PBX's request was part of a trace (W3C Trace Context, version 00).
 func validTrace(r *journal.Record) bool {
-	parts := strings.Split(r.Request.Header.Get("Traceparent"), "-")
+	parent := r.Request.Header.Get("Traceparent")
+	if parent == "" {
+		return false
+	}
+	parts := strings.Split(parent, "-")
 	return len(parts) == 4 && parts[0] == "00" && isID(parts[1], 32) && isID(parts[2], 16) && len(parts[3]) == 2 && strings.Trim(parts[3], hexDigits) == ""
 }
 
@@ -26,15 +31,14 @@ func isID(text string, length int) bool {
 
 // childOf is the traceparent of one attempt.
 func childOf(r *journal.Record) string {
-	trace, flags := sha256.Sum256([]byte(r.ID)), "00"
-	id := hex.EncodeToString(trace[:16])
+	trace, flags := make([]byte, 0, 55), "00"
 	if validTrace(r) {
 		parent := r.Request.Header.Get("Traceparent")
-		id, flags = parent[3:35], parent[53:55]
+		trace, flags = append(trace, parent[:36]...), parent[53:55]
+	} else {
+		hash := sha256.Sum256([]byte(r.ID))
+		trace = append(hex.AppendEncode(append(trace, "00-"...), hash[:16]), '-')
 	}
-	span := make([]byte, 8)
-	for i := range span {
-		span[i] = byte(rand.IntN(255) + 1)
-	}
-	return "00-" + id + "-" + hex.EncodeToString(span) + "-" + flags
+	span := binary.BigEndian.AppendUint64(nil, rand.Uint64()|1) // never 0
+	return string(append(append(hex.AppendEncode(trace, span), '-'), flags...))
 }

@@ -15,21 +15,27 @@ const maxDepth = 64
 // quotes ("number": 09331112233), Python literals (single quotes, u'…', None, True, False), times
 // without quotes, trailing commas and raw control characters in texts (Simotel: pages IncomingCall,
 // OutgoingFax, Survey, AutoDialerReport).
-func tolerant(text []byte) (any, error) {
-	p := &parser{text: string(text)} // once, and what it holds is cut from it
-	value, err := p.value(0)
+//
+// exact says that the text is JSON already, with nothing in it to replace or to leave out.
+func tolerant(text []byte) (value any, exact bool, err error) {
+	p := &parser{text: string(text), exact: true} // once, and what it holds is cut from it
+	value, err = p.value(0)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if p.space(); p.at < len(p.text) {
-		return nil, p.errorf("expected the end")
+		return nil, false, p.errorf("expected the end")
 	}
-	return value, nil
+	return value, p.exact, nil
 }
 
+// usualFields is how many fields a request has, about: a map that must grow costs more than a large one.
+const usualFields = 16
+
 type parser struct {
-	text string
-	at   int
+	text  string
+	at    int
+	exact bool
 }
 
 func (p *parser) errorf(format string, args ...any) error {
@@ -41,6 +47,7 @@ func (p *parser) space() {
 		switch p.text[p.at] {
 		case ' ', '\t', '\r', '\n', 0:
 			p.at++
+			p.exact = false
 		default:
 			return
 		}
@@ -77,6 +84,9 @@ func (p *parser) value(depth int) (any, error) {
 func (p *parser) object(depth int) (any, error) {
 	p.at++ // {
 	object := map[string]any{}
+	if depth == 0 {
+		object = make(map[string]any, usualFields)
+	}
 	for {
 		if p.next() == '}' {
 			p.at++
@@ -94,7 +104,9 @@ func (p *parser) object(depth int) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		known := len(object)
 		object[key] = value
+		p.exact = p.exact && len(object) > known // once
 		if err := p.separator('}'); err != nil {
 			return nil, err
 		}
@@ -106,6 +118,7 @@ func (p *parser) key() (string, error) {
 	if c := p.next(); c == '"' || c == '\'' {
 		return p.quoted()
 	}
+	p.exact = false
 	value, err := p.bare(",:{}[]\"'\r\n")
 	return Text(value), err
 }
@@ -134,6 +147,9 @@ func (p *parser) separator(closing byte) error {
 	switch p.next() {
 	case ',':
 		p.at++
+		if p.next() == closing {
+			p.exact = false
+		}
 		return nil
 	case closing:
 		return nil
@@ -145,14 +161,22 @@ func (p *parser) quoted() (string, error) {
 	quote := p.text[p.at]
 	p.at++
 	for end := p.at; end < len(p.text); end++ { // most texts have nothing to replace
-		if c := p.text[end]; c == quote {
+		switch c := p.text[end]; {
+		case c == quote:
 			start := p.at
 			p.at = end + 1
+			p.exact = p.exact && quote == '"'
 			return p.text[start:end], nil
-		} else if c == '\\' || c >= utf8.RuneSelf {
-			break
+		case c < ' ' || c == '\\' || c >= utf8.RuneSelf:
+			return p.unusual(quote)
 		}
 	}
+	return "", p.errorf("expected a closing %q, got the end", quote)
+}
+
+// unusual reads the rest of a text with something in it to replace, or that only looks so.
+func (p *parser) unusual(quote byte) (string, error) {
+	p.exact = false
 	var text strings.Builder
 	for p.at < len(p.text) {
 		c := p.text[p.at]
@@ -226,22 +250,28 @@ func (p *parser) bare(ends string) (any, error) {
 		p.at++
 	}
 	word := strings.TrimSpace(p.text[start:p.at])
+	p.exact = p.exact && len(word) == p.at-start
 	if quote := p.next(); (quote == '"' || quote == '\'') && len(word) == 1 && strings.ContainsAny(word, "uUbBrR") {
+		p.exact = false
 		return p.quoted() // Python's u'…' and b'…'
 	}
 	switch word {
 	case "":
 		return nil, p.errorf("expected a value")
 	case "null", "None", "undefined", "NaN":
+		p.exact = p.exact && word == "null"
 		return nil, nil
 	case "true", "True":
+		p.exact = p.exact && word == "true"
 		return true, nil
 	case "false", "False":
+		p.exact = p.exact && word == "false"
 		return false, nil
 	}
 	if isNumber(word) {
 		return json.Number(word), nil
 	}
+	p.exact = false
 	return strings.ToValidUTF8(word, string(utf8.RuneError)), nil
 }
 

@@ -44,6 +44,7 @@ type Fields struct {
 	sent  map[string]any // as sent, for the payload
 	named map[string]any // by trimmed key, for decoders; may be sent itself
 	size  int            // bytes that they came in
+	exact []byte         // JSON that is sent already, or nil
 }
 
 // Read reads the fields of a request: its query parameters, and its body as JSON or as a form. A
@@ -73,7 +74,7 @@ func (f *Fields) addBody(r *event.Request) error {
 	if strings.IndexByte(`{["'`, body[0]) < 0 && bytes.IndexByte(body, '=') > 0 {
 		return f.addParameters(string(body))
 	}
-	value, err := ParseJSON(body)
+	value, exact, err := parseJSON(body)
 	if err != nil {
 		return err
 	}
@@ -89,6 +90,9 @@ func (f *Fields) addBody(r *event.Request) error {
 	}
 	if len(f.sent) == 0 {
 		f.sent = object
+		if exact && body[0] == '{' {
+			f.exact = body
+		}
 		return nil
 	}
 	maps.Copy(f.sent, object)
@@ -173,6 +177,7 @@ func nested(value string) any {
 func (f Fields) index(settings Settings) Fields {
 	if settings.TokenName != "" {
 		maps.DeleteFunc(f.sent, func(key string, _ any) bool { return isNamed(key, settings.TokenName) })
+		f.exact = nil
 	}
 	var odd []string // that are not the name of their field
 	for key := range f.sent {
@@ -272,6 +277,9 @@ func (f Fields) Has(keys ...string) bool {
 
 // Payload is the PBX's own fields as JSON.
 func (f Fields) Payload() json.RawMessage {
+	if f.exact != nil {
+		return f.exact
+	}
 	return event.AppendValue(make([]byte, 0, f.size+f.size/16), f.sent)
 }
 
@@ -322,6 +330,9 @@ func (f Fields) Text(keys ...string) string {
 // Int is the field as a whole number, or nil where there is none.
 func (f Fields) Int(keys ...string) *int64 {
 	text := f.Text(keys...)
+	if text == "" {
+		return nil
+	}
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return &n
 	}
@@ -334,7 +345,11 @@ func (f Fields) Int(keys ...string) *int64 {
 
 // Bool is the field as a truth value, or nil where there is none.
 func (f Fields) Bool(keys ...string) *bool {
-	if b, err := strconv.ParseBool(strings.ToLower(f.Text(keys...))); err == nil {
+	text := f.Text(keys...)
+	if text == "" {
+		return nil
+	}
+	if b, err := strconv.ParseBool(strings.ToLower(text)); err == nil {
 		return &b
 	}
 	return nil
@@ -412,18 +427,24 @@ func Marshal(value any) json.RawMessage { return event.AppendValue(nil, value) }
 // ParseJSON reads JSON, or text that its author took for JSON (see tolerant). Numbers keep their
 // text. What is JSON is read as encoding/json reads it.
 func ParseJSON(text []byte) (any, error) {
-	value, err := tolerant(text)
+	value, _, err := parseJSON(text)
+	return value, err
+}
+
+// parseJSON is that; exact as tolerant says it.
+func parseJSON(text []byte) (value any, exact bool, err error) {
+	value, exact, err = tolerant(text)
 	if err == nil {
-		return value, nil
+		return value, exact, nil
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text)) // for its depth, and for what it says
 	decoder.UseNumber()
 	strict := decoder.Decode(&value)
 	if strict == nil && !decoder.More() {
-		return value, nil
+		return value, false, nil
 	}
 	if strict == nil {
 		strict = errors.New("more text follows the first value")
 	}
-	return nil, fmt.Errorf("not JSON (%w), nor anything that reads like it: %w", strict, err)
+	return nil, false, fmt.Errorf("not JSON (%w), nor anything that reads like it: %w", strict, err)
 }

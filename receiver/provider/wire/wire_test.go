@@ -193,6 +193,15 @@ func FuzzParseJSON(f *testing.F) {
 		if !json.Valid(wire.Marshal(value)) {
 			t.Fatalf("%q became what is no JSON", text)
 		}
+		if fields, err := wire.Read(&event.Request{Body: text}, wire.Settings{}); err == nil {
+			payload := fields.Payload() // which may be the text itself
+			again, err := wire.ParseJSON(payload)
+			require.NoError(t, err)
+			require.True(t, json.Valid(payload), "%q has the payload %q", text, payload)
+			sent, err := wire.ParseJSON(wire.Marshal(fields.Sent()))
+			require.NoError(t, err)
+			require.Equal(t, sent, again, "%q", text)
+		}
 	})
 }
 
