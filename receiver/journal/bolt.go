@@ -71,7 +71,6 @@ type Bolt struct {
 	// Of the committing goroutine alone.
 	repeats repeats
 	cursors map[string]Cursor
-	paced   time.Time // when the last commit began
 
 	mu       sync.Mutex
 	counters counters
@@ -231,13 +230,10 @@ func putCounters(tx *bbolt.Tx, c *counters) error {
 func (b *Bolt) commit() {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	var batch []*operation
 	for {
-		last := batch
-		batch = nil
+		var batch []*operation
 		select {
 		case op := <-b.ops:
-			b.pace(len(last))
 			batch = b.gather(op)
 		case <-tick.C:
 		case <-b.stop:
@@ -252,17 +248,6 @@ func (b *Bolt) commit() {
 		}
 		b.write(batch)
 	}
-}
-
-// pace keeps commits apart when many requests come: what a commit costs does not depend much on how many share
-// it. A request that is alone, or among a few, does not wait for company.
-func (b *Bolt) pace(last int) {
-	now := time.Now()
-	if wait := b.paced.Add(commitInterval).Sub(now); last >= manyRequests && wait > 0 {
-		time.Sleep(wait)
-		now = now.Add(wait)
-	}
-	b.paced = now
 }
 
 // gather takes what else waits, and waits for nothing.

@@ -24,13 +24,13 @@ const connections = 64
 // marker stands before an event's number in its body, whatever shape a system gives it.
 const marker = "bench-"
 
-// bodyBytes is how long an event is.
+// bodyBytes is how long an event is, where nothing else is said.
 const bodyBytes = 600
 
 // body is event n: a call's record as Simotel's Rest4 sends it, five events a call.
-func body(n int) string {
+func body(n, size int) string {
 	head := fmt.Sprintf(`{"event_name":"Cdr","unique_id":"%d.1","cuid":"%s%09d","src":"9123456789","dst":"991","disposition":"ANSWERED","type":"incoming","billsec":"11","duration":"19","starttime":"2026-11-22 08:00:00","endtime":"2026-11-22 08:00:19","note":"`, n/5, marker, n)
-	return head + strings.Repeat("x", bodyBytes-len(head)-2) + `"}`
+	return head + strings.Repeat("x", size-len(head)-2) + `"}`
 }
 
 // numberIn finds an event's number in what a target got.
@@ -43,24 +43,26 @@ func numberIn(data []byte) (int, bool) {
 	return n, err == nil
 }
 
-// target is where events go: it notes when each one came first, and how many came again.
+// target is where events go, one path a target of the webhook: it notes when each one came first, and how many
+// came again.
 type target struct {
-	url     string
+	url     string // of the first one is url+"/0"
 	server  *http.Server
 	done    chan struct{}
 	start   time.Time
-	arrived []atomic.Int64 // nanoseconds since start, by number; 0: not yet
+	events  int
+	arrived []atomic.Int64 // nanoseconds since start, by path and number; 0: not yet
 	count   atomic.Int64
 	again   atomic.Int64
 	unknown atomic.Int64
 }
 
-func startTarget(events int) (*target, error) {
+func startTarget(targets, events int) (*target, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen as the target: %w", err)
 	}
-	t := &target{url: "http://" + listener.Addr().String(), done: make(chan struct{}), start: time.Now(), arrived: make([]atomic.Int64, events)}
+	t := &target{url: "http://" + listener.Addr().String(), done: make(chan struct{}), start: time.Now(), events: events, arrived: make([]atomic.Int64, targets*events)}
 	t.server = &http.Server{Handler: t, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		defer close(t.done)
@@ -68,6 +70,9 @@ func startTarget(events int) (*target, error) {
 	}()
 	return t, nil
 }
+
+// address is that of one target.
+func (t *target) address(i int) string { return t.url + "/" + strconv.Itoa(i) }
 
 func (t *target) stop() {
 	_ = t.server.Close() // nobody waits for its answers
@@ -81,15 +86,26 @@ func (t *target) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n, ok := numberIn(data)
+	path, err := strconv.Atoi(strings.Trim(r.URL.Path, "/"))
+	at := path*t.events + n
 	switch {
-	case !ok || n >= len(t.arrived):
+	case !ok || err != nil || n >= t.events || at < 0 || at >= len(t.arrived):
 		t.unknown.Add(1)
-	case t.arrived[n].CompareAndSwap(0, int64(time.Since(t.start))):
+	case t.arrived[at].CompareAndSwap(0, int64(time.Since(t.start))):
 		t.count.Add(1)
 	default:
 		t.again.Add(1)
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// last is when the last event came.
+func (t *target) last() time.Duration {
+	last := int64(0)
+	for i := range t.arrived {
+		last = max(last, t.arrived[i].Load())
+	}
+	return time.Duration(last)
 }
 
 // wait waits until so many events have come, or none has come for a while.
@@ -107,29 +123,41 @@ func (t *target) wait(ctx context.Context, events int) {
 // client sends events over connections that it keeps.
 type client struct {
 	address  string
-	prefix   string          // of every request, up to the body's length
+	prefixes []string        // of requests, up to the body's length, in turn
+	size     int             // of a body, in bytes
 	sent     []time.Duration // since the target's start, by number
 	answered []time.Duration // 0: not accepted
 }
 
-func newClient(to string, events int) (*client, error) {
-	u, err := url.Parse(to)
-	if err != nil {
-		return nil, fmt.Errorf("read the system's address: %w", err)
+// newClient makes a client that sends events to addresses of one system in turn.
+func newClient(to []string, events, size int) (*client, error) {
+	c := &client{size: size, sent: make([]time.Duration, events), answered: make([]time.Duration, events)}
+	for _, address := range to {
+		u, err := url.Parse(address)
+		if err != nil {
+			return nil, fmt.Errorf("read the system's address: %w", err)
+		}
+		auth := ""
+		if u.User != nil {
+			password, _ := u.User.Password()
+			request := http.Request{Header: http.Header{}}
+			request.SetBasicAuth(u.User.Username(), password)
+			auth = "Authorization: " + request.Header.Get("Authorization") + "\r\n"
+		}
+		c.address = u.Host
+		c.prefixes = append(c.prefixes, "POST "+u.RequestURI()+" HTTP/1.1\r\nHost: "+u.Host+"\r\n"+auth+"Content-Type: application/json\r\nContent-Length: ")
 	}
-	auth := ""
-	if u.User != nil {
-		password, _ := u.User.Password()
-		request := http.Request{Header: http.Header{}}
-		request.SetBasicAuth(u.User.Username(), password)
-		auth = "Authorization: " + request.Header.Get("Authorization") + "\r\n"
+	return c, nil
+}
+
+// accepted is how many of events from..to-1 were.
+func (c *client) accepted(from, to int) (accepted int) {
+	for n := from; n < to; n++ {
+		if c.answered[n] != 0 {
+			accepted++
+		}
 	}
-	return &client{
-		address:  u.Host,
-		prefix:   "POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + u.Host + "\r\n" + auth + "Content-Type: application/json\r\nContent-Length: ",
-		sent:     make([]time.Duration, events),
-		answered: make([]time.Duration, events),
-	}, nil
+	return accepted
 }
 
 // send sends events from..to-1, at a rate evenly spread, or at 0 each one as soon as a connection is free.
@@ -170,8 +198,8 @@ func (c *client) connection(start time.Time, numbers <-chan int) error {
 	answers := bufio.NewReaderSize(conn, 4096)
 	request := make([]byte, 0, 2048)
 	for n := range numbers {
-		text := body(n)
-		request = append(request[:0], c.prefix...)
+		text := body(n, c.size)
+		request = append(request[:0], c.prefixes[n%len(c.prefixes)]...)
 		request = strconv.AppendInt(request, int64(len(text)), 10)
 		request = append(append(request, "\r\n\r\n"...), text...)
 		c.sent[n] = time.Since(start)

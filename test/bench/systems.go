@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,25 +16,62 @@ import (
 	"github.com/pbxhook/pbxhook/test/loopback"
 )
 
+// programs are the files of those that are not on every machine.
+type programs struct{ receiver, bento, nats, stream string }
+
+// processes are a system's.
+type processes []*proc.Process
+
+func (all processes) stop() {
+	for _, p := range all {
+		p.Stop()
+	}
+}
+
+func (all processes) cpu() (total time.Duration) {
+	for _, p := range all {
+		total += p.CPU()
+	}
+	return total
+}
+
+func (all processes) mib(field string) (total float64) {
+	for _, p := range all {
+		total += p.MiB(field)
+	}
+	return total
+}
+
 // system is what stands between the client and the target.
 type system struct {
 	name string
-	// start starts it in a folder of its own, and says where events go; process is nil for none.
-	start func(ctx context.Context, folder, target string) (url string, process *proc.Process, err error)
+	// start starts it in a folder of its own, and says where events go. What it started is there also with
+	// an error.
+	start func(ctx context.Context, folder, target string) (url string, all processes, err error)
 }
 
-func systems(pbxhook string) []system {
+func systems(p programs) []system {
 	return []system{
-		{"direct", func(_ context.Context, _, target string) (string, *proc.Process, error) { return target, nil, nil }},
-		{"nginx-proxy", startNginx},
-		{"pbxhook", func(ctx context.Context, folder, target string) (string, *proc.Process, error) {
-			return startPbxhook(ctx, pbxhook, folder, target)
+		{rigAlone, func(_ context.Context, _, target string) (string, processes, error) { return target, nil, nil }},
+		{nginxProxy, startNginx},
+		{pbxhook, func(ctx context.Context, folder, target string) (string, processes, error) {
+			return startPbxhook(ctx, p.receiver, folder, setup{targets: []string{target}})
+		}},
+		{bentoNATS, func(ctx context.Context, folder, target string) (string, processes, error) {
+			return startBento(ctx, p, folder, target)
 		}},
 	}
 }
 
+const (
+	rigAlone   = "rig alone"
+	nginxProxy = "nginx"
+	pbxhook    = "pbxhook"
+	bentoNATS  = "bento + NATS"
+)
+
 // startNginx is a reverse proxy that stores nothing, with connections kept at both sides.
-func startNginx(ctx context.Context, folder, target string) (string, *proc.Process, error) {
+func startNginx(ctx context.Context, folder, target string) (string, processes, error) {
 	program, err := exec.LookPath("nginx")
 	if err != nil {
 		return "", nil, errors.New("nginx is not installed: apt-get install nginx-light")
@@ -42,28 +80,61 @@ func startNginx(ctx context.Context, folder, target string) (string, *proc.Proce
 	if err != nil {
 		return "", nil, err
 	}
+	server, path, _ := strings.Cut(strings.TrimPrefix(target, "http://"), "/")
 	conf := fmt.Sprintf(`daemon off; worker_processes auto; pid %[1]s/nginx.pid; error_log %[1]s/error.log;
 events { worker_connections 1024; }
 http {
   access_log off; client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
   keepalive_requests 10000000; keepalive_timeout 1h;
   upstream target { server %[2]s; keepalive 128; keepalive_requests 10000000; }
-  server { listen %[3]s; location / { proxy_pass http://target; proxy_http_version 1.1; proxy_set_header Connection ""; } }
+  server { listen %[3]s; location / { proxy_pass http://target/%[4]s; proxy_http_version 1.1; proxy_set_header Connection ""; } }
 }
-`, folder, strings.TrimPrefix(target, "http://"), address)
-	path := filepath.Join(folder, "nginx.conf")
-	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+`, folder, server, address, path)
+	file := filepath.Join(folder, "nginx.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		return "", nil, fmt.Errorf("write nginx's configuration: %w", err)
 	}
-	process, err := proc.Start(ctx, filepath.Join(folder, "nginx.log"), program, "-p", folder, "-c", path, "-e", filepath.Join(folder, "error.log"))
+	process, err := proc.Start(ctx, filepath.Join(folder, "nginx.log"), program, "-p", folder, "-c", file, "-e", filepath.Join(folder, "error.log"))
 	if err != nil {
 		return "", nil, err
 	}
-	return "http://" + address + "/", process, listening(ctx, address, process)
+	return "http://" + address + "/", processes{process}, listening(ctx, address, process)
 }
 
-// startPbxhook has authentication, a filter expression and metrics on, and the journal on disk.
-func startPbxhook(ctx context.Context, program, folder, target string) (string, *proc.Process, error) {
+// setup is what a receiver is told to do.
+type setup struct {
+	targets  []string
+	webhooks int // 0: one
+}
+
+// manifest has authentication and a filter expression on.
+func (s setup) manifest() string {
+	var text strings.Builder
+	text.WriteString("apiVersion: v1\nkind: Secret\nmetadata: {name: pbx, namespace: default}\nstringData: {username: pbx, password: secret}\n")
+	for i := range max(s.webhooks, 1) {
+		fmt.Fprintf(&text, `---
+apiVersion: pbxhook.io/v1alpha1
+kind: PBXWebhook
+metadata: {name: %s, namespace: default}
+spec:
+  provider: Simotel
+  credentials: {secretRef: {name: pbx}}
+  filter: {expression: event.call.talkSeconds > 10}
+  journal: {embedded: {maxBytes: 8Gi}}
+  targets:
+`, webhookName(i))
+		for n, target := range s.targets {
+			fmt.Fprintf(&text, "  - {name: %s, url: %q, concurrency: 64}\n", targetName(n), target)
+		}
+	}
+	return text.String()
+}
+
+func webhookName(i int) string { return fmt.Sprintf("webhook-%d", i) }
+func targetName(i int) string  { return fmt.Sprintf("target-%d", i) }
+
+// startPbxhook starts the receiver as it runs in a pod: with metrics on, and its journals on the disk.
+func startPbxhook(ctx context.Context, program, folder string, s setup) (string, processes, error) {
 	address, err := loopback.Find()
 	if err != nil {
 		return "", nil, err
@@ -72,30 +143,92 @@ func startPbxhook(ctx context.Context, program, folder, target string) (string, 
 	if err != nil {
 		return "", nil, err
 	}
-	manifest := filepath.Join(folder, "webhook.yaml")
-	text := fmt.Sprintf(`apiVersion: v1
-kind: Secret
-metadata: {name: pbx, namespace: default}
-stringData: {username: pbx, password: secret}
----
-apiVersion: pbxhook.io/v1alpha1
-kind: PBXWebhook
-metadata: {name: bench, namespace: default}
-spec:
-  provider: Simotel
-  credentials: {secretRef: {name: pbx}}
-  filter: {expression: event.call.talkSeconds > 10}
-  targets: [{name: target, url: %q, concurrency: 64}]
-`, target)
-	if err := os.WriteFile(manifest, []byte(text), 0o600); err != nil {
+	file := filepath.Join(folder, "manifest.yaml")
+	if err := os.WriteFile(file, []byte(s.manifest()), 0o600); err != nil {
 		return "", nil, fmt.Errorf("write the manifest: %w", err)
 	}
-	process, err := proc.Start(ctx, filepath.Join(folder, "pbxhook.log"), program,
-		"run", "-f", manifest, "--data-dir", filepath.Join(folder, "data"), "--listen", address, "--metrics", metrics, "--admin", "")
+	process, err := proc.Start(ctx, filepath.Join(folder, "receiver.log"), program, "--config", file, "--data-dir", dataDir(folder),
+		"--listen", address, "--metrics", metrics, "--admin", "", "--allow-networks", "127.0.0.0/8", "--linger", "0s")
 	if err != nil {
 		return "", nil, err
 	}
-	return "http://pbx:secret@" + address + "/hooks/default/bench", process, listening(ctx, address, process)
+	return "http://pbx:secret@" + address + "/hooks/default/" + webhookName(0), processes{process}, listening(ctx, address, process)
+}
+
+func dataDir(folder string) string { return filepath.Join(folder, "data") }
+
+// startBento starts NATS with JetStream on the disk, a bento that puts events into it and answers when they
+// are acknowledged, and one that takes them out.
+func startBento(ctx context.Context, p programs, folder, target string) (url string, all processes, err error) {
+	var addresses [2]string
+	for i := range addresses {
+		if addresses[i], err = loopback.Find(); err != nil {
+			return "", nil, err
+		}
+	}
+	in, broker := addresses[0], addresses[1]
+	host, port, err := net.SplitHostPort(broker)
+	if err != nil {
+		return "", nil, fmt.Errorf("read an address: %w", err)
+	}
+	start := func(name, program string, args ...string) (err error) {
+		process, err := proc.Start(ctx, filepath.Join(folder, name+".log"), program, args...)
+		if err == nil {
+			all = append(all, process)
+		}
+		return err
+	}
+	if err := start("nats", p.nats, "-a", host, "-p", port, "-js", "-sd", filepath.Join(folder, "js")); err != nil {
+		return "", all, err
+	}
+	if err := listening(ctx, broker, all[0]); err != nil {
+		return "", all, err
+	}
+	if text, err := exec.CommandContext(ctx, p.stream, "nats://"+broker).CombinedOutput(); err != nil {
+		return "", all, fmt.Errorf("make the stream: %w: %s", err, text)
+	}
+	for name, conf := range map[string]string{
+		"in": fmt.Sprintf(`http: {enabled: false}
+logger: {level: ERROR}
+input: {http_server: {address: %q, path: /, allowed_verbs: [POST], sync_response: {status: "202"}}}
+output: {nats_jetstream: {urls: ["nats://%s"], subject: events, max_in_flight: 1024}}
+`, in, broker),
+		"out": fmt.Sprintf(`http: {enabled: false}
+logger: {level: ERROR}
+input: {nats_jetstream: {urls: ["nats://%s"], subject: events, durable: out, deliver: all, max_ack_pending: 1024}}
+output: {kept_http: {url: %q, max_in_flight: 64}}
+`, broker, target),
+	} {
+		file := filepath.Join(folder, name+".yaml")
+		if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+			return "", all, fmt.Errorf("write bento's configuration: %w", err)
+		}
+		if err := start(name, p.bento, "-c", file); err != nil {
+			return "", all, err
+		}
+	}
+	if err := listening(ctx, in, all[0]); err != nil {
+		return "", all, err
+	}
+	return "http://" + in + "/", all, answering(ctx, in)
+}
+
+// answering waits until a system answers to a GET with anything but 503.
+func answering(ctx context.Context, address string) error {
+	for {
+		response, err := http.Get("http://" + address + "/")
+		if err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode != http.StatusServiceUnavailable {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // listening waits until a system takes connections.

@@ -32,13 +32,21 @@ type Rule struct {
 	Const string
 	// Note is what the documentation says of it.
 	Note string
+
+	at canonicalField // of Field; set by Join
 }
 
 // Rules are those of one event.
 type Rules []Rule
 
-// Join puts the rules of several tables into one.
-func Join(all ...Rules) Rules { return slices.Concat(all...) }
+// Join puts the rules of several tables into one, and finds their fields.
+func Join(all ...Rules) Rules {
+	rules := slices.Concat(all...)
+	for i := range rules {
+		rules[i].at = canonical(rules[i].Field)
+	}
+	return rules
+}
 
 // Fill fills an event from the fields of its request. Objects of the event, such as its call, are
 // made when a value for them is there.
@@ -62,7 +70,10 @@ func (r *Rule) fill(e *event.Event, f Fields, s Settings) {
 		r.Set(e, f, s, keys)
 		return
 	}
-	field := canonical(r.Field)
+	field := r.at
+	if field.kind == kindUnknown {
+		field = canonical(r.Field)
+	}
 	switch field.kind {
 	case kindText:
 		if text := r.text(f.Text(keys...)); text != "" {
@@ -129,7 +140,8 @@ func Plain(text string) string {
 type kind int
 
 const (
-	kindText kind = iota
+	kindUnknown kind = iota
+	kindText
 	kindParty
 	kindInt
 	kindBool

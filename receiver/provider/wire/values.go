@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pbxhook/pbxhook/receiver/event"
 )
@@ -52,7 +53,7 @@ func ParseTime(text string, zone *time.Location) *time.Time {
 	if text == "" || len(text) > 64 {
 		return nil
 	}
-	if strings.ContainsAny(text, "\u202f\u00a0") { // seldom
+	if strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII }) { // seldom
 		text = plainSpaces.Replace(text)
 	}
 	for _, layout := range layouts {
@@ -70,7 +71,7 @@ func ParseTime(text string, zone *time.Location) *time.Time {
 
 // onTheClock is when the clocks of a zone showed what t shows in UTC.
 func onTheClock(t time.Time, zone *time.Location) time.Time {
-	if zone == nil {
+	if zone == nil || zone == time.UTC {
 		return t
 	}
 	offset := func(at time.Time) time.Duration {
