@@ -184,6 +184,9 @@ func (c *session) next() (again bool) {
 		c.patience(c.server.Bounds.Header)
 	}
 	request, err := http.ReadRequest(c.reader)
+	if err == nil && request.ProtoMajor != 1 {
+		err = errVersion
+	}
 	if err != nil {
 		c.refuse(err)
 		return false
@@ -207,14 +210,19 @@ func (c *session) next() (again bool) {
 	return again
 }
 
+var errVersion = errors.New("expected HTTP/1.1 or 1.0")
+
 // refuse answers what is no request.
 func (c *session) refuse(err error) {
 	if timeout := net.Error(nil); errors.As(err, &timeout) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return // nobody is there, or nobody would read it
 	}
 	a := &answer{header: http.Header{}, code: http.StatusBadRequest}
-	if errors.Is(err, errTooLong) {
+	switch {
+	case errors.Is(err, errTooLong):
 		a.code = http.StatusRequestHeaderFieldsTooLarge
+	case errors.Is(err, errVersion):
+		a.code = http.StatusHTTPVersionNotSupported
 	}
 	if c.write(http.MethodGet, a, false) {
 		c.linger()
