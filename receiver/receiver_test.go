@@ -530,3 +530,23 @@ func TestNothingOfAnEventIsLogged(t *testing.T) {
 		require.NotContains(t, text, token, what)
 	}
 }
+
+// TestEventsThatWaitAreDecodedUnderTheNewSettings: what an event became when it arrived is remembered, and not
+// used once the webhook is told otherwise.
+func TestEventsThatWaitAreDecodedUnderTheNewSettings(t *testing.T) {
+	bodies := make(chan string, 1)
+	target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		bodies <- string(body)
+	}))
+	defer target.Close()
+	r := start(t, manifest("first", at("crm", "http://"+loopback.Free(t)))) // nobody listens there
+	r.post(`{"event_name":"Cdr","unique_id":"1.1","starttime":"2026-11-22 08:00:00"}`)
+	r.write(strings.Replace(manifest("first", at("crm", target.URL)), "spec:\n", "spec:\n  timeZone: Asia/Tehran\n", 1))
+	select {
+	case body := <-bodies:
+		require.Contains(t, body, `"startTime":"2026-11-22T04:30:00Z"`)
+	case <-time.After(patience):
+		t.Fatal("the event did not come")
+	}
+}

@@ -29,8 +29,8 @@ func main() {
 	}
 }
 
-// gcPercent trades memory for time: a receiver holds so little that twice of it is still little.
-const gcPercent = 200
+// gcPercent trades memory for time: a receiver holds so little that three times as much is still little.
+const gcPercent = 300
 
 // tune sets what the runtime cannot know, unless the environment does. A processor more than there are is for
 // the journal, which holds one while it waits for the disk.

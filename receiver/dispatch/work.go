@@ -19,6 +19,7 @@ const (
 	flushInterval  = 200 * time.Millisecond // between two writes of a cursor
 	maxConcurrency = 256                    // attempts under way at once, whatever the policy says
 	maxUnflushed   = 100                    // dead letters that wait for such a write
+	maxTurns       = 16                     // of settling and starting, after which all else is looked at
 	readPause      = time.Second            // after a reading that failed
 	failingAfter   = 5                      // attempts without a success that make a target unhealthy
 )
@@ -84,15 +85,18 @@ func (w *work) run(ctx, attempts context.Context) {
 	defer timer.Stop()
 	appended := w.journal.Appended() // before reading, so that nothing slips in between
 	w.more = true
-	for ctx.Err() == nil {
+	for turns := 1; ctx.Err() == nil; turns++ {
 		w.fill()
 		w.start(attempts)
+		if w.settleMore() && turns%maxTurns != 0 { // what else there is to see to can wait a little
+			w.flushWhenDue()
+			continue
+		}
 		w.report()
 		timer.Reset(time.Until(w.wake()))
 		select {
 		case r := <-w.results:
 			w.settle(r)
-			w.settleMore()
 		case <-appended:
 			appended, w.more = w.journal.Appended(), true
 		case <-timer.C:
@@ -113,16 +117,18 @@ func (w *work) run(ctx, attempts context.Context) {
 	w.report()
 }
 
-// settleMore takes in what else has been tried meanwhile.
-func (w *work) settleMore() {
+// settleMore takes in what has been tried meanwhile, and says whether there was something.
+func (w *work) settleMore() (more bool) {
 	for range w.inFlight {
 		select {
 		case r := <-w.results:
 			w.settle(r)
+			more = true
 		default:
-			return
+			return more
 		}
 	}
+	return more
 }
 
 // fill reads events from the journal into lanes, while there is room for them.
