@@ -78,11 +78,14 @@ fault: ## what breaks: real processes killed, ended, starved of disk, fed by slo
 	go test -count=1 -timeout 20m -v ./test/fault
 
 .PHONY: bench
-bench: ## the receiver against its peers, in one run; leaves dist/bench.json
+bench: ## the receiver against its peers, in one run of ten minutes; leaves dist/bench.json and docs/performance.md
 	mkdir -p dist
 	command -v nginx >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light; } >/dev/null
-	$(BUILD) -o bin/pbxhook ./cmd/pbxhook
-	go run ./test/bench
+	$(BUILD) -o bin/receiver ./cmd/receiver
+	for peer in ./bento ./stream github.com/nats-io/nats-server/v2; do \
+	  program=$${peer%/v2}; (cd test/bench/peers && $(BUILD) -o ../../../bin/$${program##*/} $$peer); \
+	done
+	go run ./test/bench -doc docs/performance.md
 
 .PHONY: bench-operator
 bench-operator: ## the operator with N webhooks (500): writes, conflicts, time, memory; leaves dist/bench-operator.json
