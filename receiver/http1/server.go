@@ -255,7 +255,7 @@ func (c *session) write(method string, a *answer, again bool) bool {
 	if time.Until(c.deadline) < c.server.Bounds.Answer {
 		c.patience(c.server.Bounds.Answer)
 	}
-	_, err := c.Conn.Write(c.out)
+	_, err := c.Write(c.out)
 	return err == nil
 }
 

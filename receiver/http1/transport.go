@@ -173,7 +173,7 @@ func (r *route) write(request *http.Request) error {
 	if cap(out) <= maxKept {
 		r.out = out
 	}
-	_, err := r.Conn.Write(out)
+	_, err := r.Write(out)
 	return err
 }
 

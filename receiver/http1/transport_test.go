@@ -165,9 +165,16 @@ func TestEndsInTime(t *testing.T) {
 	}))
 	defer server.Close()
 	transport, count := dials()
+	try := func(request *http.Request, deadline time.Time) error {
+		answer, err := transport.Do(request, deadline)
+		if err != nil {
+			return err
+		}
+		return answer.Body.Close()
+	}
 	request, err := http.NewRequest(http.MethodPost, server.URL, strings.NewReader("x"))
 	require.NoError(t, err)
-	_, err = transport.Do(request, time.Now().Add(50*time.Millisecond))
+	err = try(request, time.Now().Add(50*time.Millisecond))
 	var timeout net.Error
 	require.ErrorAs(t, err, &timeout)
 	require.True(t, timeout.Timeout())
@@ -177,6 +184,5 @@ func TestEndsInTime(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, cancel)
 	request, err = http.NewRequestWithContext(ctx, http.MethodPost, server.URL, strings.NewReader("x"))
 	require.NoError(t, err)
-	_, err = transport.Do(request, time.Now().Add(20*time.Second))
-	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, try(request, time.Now().Add(20*time.Second)), context.Canceled)
 }

@@ -79,7 +79,8 @@ func run(ctx context.Context, o options) (err error) {
 		if result.Small, err = small(ctx, o); err != nil {
 			return err
 		}
-		fmt.Printf("first 202 after %.0f ms, %.1f MiB idle, the program has %.1f MiB\n", result.Small.FirstAcceptedMs, result.Small.IdleRSSMiB, result.Small.ReceiverMiB)
+		fmt.Printf("first 202 after %.0f ms, %.1f MiB idle, the program has %.1f MiB; the disk keeps 16 KiB in %.2f ms, p99 %.2f\n",
+			result.Small.FirstAcceptedMs, result.Small.IdleRSSMiB, result.Small.ReceiverMiB, result.Small.DiskP50Ms, result.Small.DiskP99Ms)
 	}
 	if wanted("growth") {
 		if result.Growth, err = growth(ctx, o); err != nil {

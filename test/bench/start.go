@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Small is how small and how quick a receiver is.
@@ -13,6 +15,9 @@ type Small struct {
 	FirstAcceptedMs float64 `json:"firstAcceptedMs"` // from the start of the process to the first 202
 	IdleRSSMiB      float64 `json:"idleRSSMiB"`
 	ReceiverMiB     float64 `json:"receiverMiB"` // the program
+	// What the disk takes to keep 16 KiB: a commit waits for it twice.
+	DiskP50Ms float64 `json:"diskP50Ms"`
+	DiskP99Ms float64 `json:"diskP99Ms"`
 }
 
 const (
@@ -37,7 +42,31 @@ func small(ctx context.Context, o options) (Small, error) {
 	if err != nil {
 		return Small{}, fmt.Errorf("look at the receiver: %w", err)
 	}
-	return Small{FirstAcceptedMs: middle(firsts), IdleRSSMiB: middle(idle), ReceiverMiB: middle([]float64{float64(info.Size()) / (1 << 20)})}, nil
+	result := Small{FirstAcceptedMs: middle(firsts), IdleRSSMiB: middle(idle), ReceiverMiB: middle([]float64{float64(info.Size()) / (1 << 20)})}
+	result.DiskP50Ms, result.DiskP99Ms, err = disk(o.folder)
+	return result, err
+}
+
+// disk measures how long the disk takes to keep something.
+func disk(folder string) (p50, p99 float64, err error) {
+	const writes, size = 2000, 16 << 10
+	file, err := os.CreateTemp(folder, "bench-disk-")
+	if err != nil {
+		return 0, 0, fmt.Errorf("make a file: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close(), os.Remove(file.Name())) }()
+	took := make([]time.Duration, writes)
+	for i := range took {
+		begin := time.Now()
+		if _, err := file.WriteAt(make([]byte, size), int64(i)*size); err != nil {
+			return 0, 0, fmt.Errorf("write a file: %w", err)
+		}
+		if err := unix.Fdatasync(int(file.Fd())); err != nil {
+			return 0, 0, fmt.Errorf("keep a file: %w", err)
+		}
+		took[i] = time.Since(begin)
+	}
+	return ms(percentile(took, 50)), ms(percentile(took, 99)), nil
 }
 
 func startOnce(ctx context.Context, o options, idle bool) (firstMs, rss float64, err error) {
