@@ -57,7 +57,7 @@ type Deliverer struct {
 	plain   *http1.Transport // for http
 	secure  *http.Transport  // for https
 	signers []*standardwebhooks.Webhook
-	last    atomic.Pointer[target] // that a request went to
+	last    atomic.Pointer[place] // that a request went to
 }
 
 // New makes the deliverer of a target. Errors name what in the options cannot be used.
@@ -106,28 +106,26 @@ func (d *Deliverer) Close() {
 	d.secure.CloseIdleConnections()
 }
 
-// Deliver makes one attempt. id is the event's, the same at every attempt. It does not use r after it returned.
+// Deliver makes one attempt. id is the event's, the same at every attempt. r is used up by it, and not used any
+// more after it returned.
 func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) dispatch.Outcome {
-	deadline, body := time.Now().Add(d.options.Timeout), r.Body
-	if strings.HasPrefix(r.URL, "https:") {
-		limited, cancel := context.WithDeadline(ctx, deadline)
-		defer cancel()
-		ctx, body = limited, bytes.Clone(r.Body) // which net/http may still send when an early answer is here
-	}
-	request, err := d.request(ctx, r, body)
+	target, err := d.locate(r.URL)
 	if err != nil {
-		return dispatch.Outcome{Result: dispatch.Refused, Reason: "make the request: " + plain(err)}
+		return dispatch.Outcome{Result: dispatch.Refused, Reason: "read the target's URL: it is none"} // err may show it
 	}
-	d.dress(request, id, r)
-	response, err := d.send(request, deadline)
+	d.dress(r.Header, id, r.Body)
+	deadline := time.Now().Add(d.options.Timeout)
+	ctx, cancel := d.limit(ctx, target, deadline)
+	defer cancel()
+	response, err := d.send(ctx, target, r, deadline)
 	if err != nil {
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
 	defer func() { _ = response.Body.Close() }() // nothing depends on it: the answer has been judged
-	var reply bytes.Buffer
 	if response.ContentLength == 0 {
 		return judge(response)
 	}
+	var reply bytes.Buffer
 	if _, err := io.Copy(&reply, io.LimitReader(response.Body, maxReply)); err != nil && response.StatusCode/100 != 2 {
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
@@ -138,76 +136,75 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 	return outcome
 }
 
-// request is what http.NewRequestWithContext makes, but that a URL is read once: it is mostly the same.
-func (d *Deliverer) request(ctx context.Context, r *render.Request, body []byte) (*http.Request, error) {
-	last := d.last.Load()
-	if last == nil || last.text != r.URL {
-		plain, err := http.NewRequest(r.Method, r.URL, nil)
-		if err != nil {
-			return nil, err
-		}
-		last = &target{text: r.URL, url: plain.URL, host: plain.Host}
-		d.last.Store(last)
+// locate reads a URL: mostly it is the last one.
+func (d *Deliverer) locate(text string) (*url.URL, error) {
+	if last := d.last.Load(); last != nil && last.text == text {
+		return last.url, nil
 	}
-	request := &http.Request{
-		Method: r.Method, URL: last.url, Host: last.host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: make(http.Header, usualHeaders), ContentLength: int64(len(body)), Body: http.NoBody,
+	read, err := url.Parse(text)
+	if err != nil {
+		return nil, err
 	}
-	if len(body) > 0 {
-		request.Body = io.NopCloser(bytes.NewReader(body))
-		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	}
-	return request.WithContext(ctx), nil
+	d.last.Store(&place{text: text, url: read})
+	return read, nil
 }
 
-// usualHeaders is how many headers a request has, about.
-const usualHeaders = 8
+// place is where a request goes.
+type place struct {
+	text string
+	url  *url.URL
+}
 
-// target is where requests go, read.
-type target struct {
-	text, host string
-	url        *url.URL
+// limit is the context of an attempt, where its deadline must be in it.
+func (d *Deliverer) limit(ctx context.Context, target *url.URL, deadline time.Time) (context.Context, context.CancelFunc) {
+	if target.Scheme == "http" {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline)
 }
 
 // send makes the request. A redirect is an answer like any other: following it would send a call's data to a
 // place that nobody configured.
-func (d *Deliverer) send(request *http.Request, deadline time.Time) (*http.Response, error) {
-	if request.URL.Scheme == "http" {
-		return d.plain.Do(request, deadline)
+func (d *Deliverer) send(ctx context.Context, target *url.URL, r *render.Request, deadline time.Time) (*http.Response, error) {
+	if target.Scheme == "http" {
+		return d.plain.Do(ctx, &http1.Request{Method: r.Method, URL: target, Header: r.Header, Body: r.Body}, deadline)
 	}
+	body := bytes.Clone(r.Body) // which net/http may still send when an early answer is here
+	request, err := http.NewRequestWithContext(ctx, r.Method, r.URL, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("make the request: %w", err)
+	}
+	request.Header = r.Header
 	return d.secure.RoundTrip(request)
 }
 
 // dress puts on the headers that every request to the target carries.
-func (d *Deliverer) dress(request *http.Request, id string, r *render.Request) {
-	for name, values := range r.Header {
-		request.Header[name] = values
-	}
+func (d *Deliverer) dress(header http.Header, id string, body []byte) {
 	for name, values := range d.options.Headers {
-		request.Header[name] = values
+		header[name] = values
 	}
-	if request.Header.Get("User-Agent") == "" {
-		request.Header.Set("User-Agent", "pbxhook")
+	if header.Get("User-Agent") == "" {
+		header.Set("User-Agent", "pbxhook")
 	}
 	switch {
 	case d.options.Bearer != "":
-		request.Header.Set("Authorization", "Bearer "+d.options.Bearer)
+		header.Set("Authorization", "Bearer "+d.options.Bearer)
 	case d.options.BasicUser != "" || d.options.BasicPass != "":
-		request.SetBasicAuth(d.options.BasicUser, d.options.BasicPass)
+		(&http.Request{Header: header}).SetBasicAuth(d.options.BasicUser, d.options.BasicPass)
 	}
-	request.Header.Set("Webhook-Id", id)
+	header.Set("Webhook-Id", id)
 	if len(d.signers) == 0 {
 		return
 	}
 	now := time.Now()
 	var signatures []string
 	for _, signer := range d.signers {
-		if signature, err := signer.Sign(id, now, r.Body); err == nil {
+		if signature, err := signer.Sign(id, now, body); err == nil {
 			signatures = append(signatures, signature)
 		}
 	}
-	request.Header.Set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
-	request.Header.Set("Webhook-Signature", strings.Join(signatures, " "))
+	header.Set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
+	header.Set("Webhook-Signature", strings.Join(signatures, " "))
 }
 
 // verdicts say what an answer means. A status that is not listed goes by its class: 2xx is

@@ -7,8 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,49 +42,41 @@ type route struct {
 	since   time.Time // when it became idle
 }
 
-var _ http.RoundTripper = (*Transport)(nil)
-
-// RoundTrip implements http.RoundTripper, for http alone. A connection that the target closed while it was idle
-// is replaced.
-func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
-	deadline, _ := request.Context().Deadline()
-	return t.Do(request, deadline)
+// Request is a request to a target.
+type Request struct {
+	Method string
+	URL    *url.URL // of http
+	Header http.Header
+	Body   []byte
 }
 
-// A request's body has the length that its ContentLength says.
-//
-// Do is RoundTrip with a deadline beside that of the request's context, which costs less. It ends with it, and
-// with the context.
-func (t *Transport) Do(request *http.Request, deadline time.Time) (*http.Response, error) {
-	address, err := addressOf(request)
+// Do sends a request, and returns its answer once the header is there; the body ends with the deadline and with
+// the context too. A connection that the target closed while it was idle is replaced.
+func (t *Transport) Do(ctx context.Context, request *Request, deadline time.Time) (*http.Response, error) {
+	address, err := addressOf(request.URL)
 	if err != nil {
 		return nil, err
 	}
 	if r := t.take(address); r != nil {
-		response, err := t.exchange(r, request, deadline)
+		response, err := t.exchange(ctx, r, request, deadline)
 		if broken := (*brokenError)(nil); !errors.As(err, &broken) {
 			return response, err
 		}
-		if request.GetBody != nil {
-			if request.Body, err = request.GetBody(); err != nil {
-				return nil, fmt.Errorf("read the request once more: %w", err)
-			}
-		}
 	}
-	ctx, cancel := context.WithDeadline(request.Context(), deadline)
+	limited, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	conn, err := t.Dial(ctx, "tcp", address)
+	conn, err := t.Dial(limited, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return t.exchange(&route{connection: newConnection(conn), address: address}, request, deadline)
+	return t.exchange(ctx, &route{connection: newConnection(conn), address: address}, request, deadline)
 }
 
 // addressOf is where a request goes: a host's name in ASCII, as DNS has it, and a port.
-func addressOf(request *http.Request) (string, error) {
-	host := request.URL.Hostname()
-	if request.URL.Scheme != "http" || host == "" {
-		return "", fmt.Errorf("expected a URL of http with a host, got one of scheme %q", request.URL.Scheme)
+func addressOf(target *url.URL) (string, error) {
+	host := target.Hostname()
+	if target.Scheme != "http" || host == "" {
+		return "", fmt.Errorf("expected a URL of http with a host, got one of scheme %q", target.Scheme)
 	}
 	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
 		plain, err := idna.Lookup.ToASCII(host)
@@ -93,7 +85,7 @@ func addressOf(request *http.Request) (string, error) {
 		}
 		host = plain
 	}
-	port := request.URL.Port()
+	port := target.Port()
 	if port == "" {
 		port = "80"
 	}
@@ -106,13 +98,13 @@ type brokenError struct{ error }
 func (e *brokenError) Unwrap() error { return e.error }
 
 // exchange writes a request and reads the answer's header.
-func (t *Transport) exchange(r *route, request *http.Request, deadline time.Time) (*http.Response, error) {
+func (t *Transport) exchange(ctx context.Context, r *route, request *Request, deadline time.Time) (*http.Response, error) {
 	_ = r.SetDeadline(deadline) // fails on a connection that is closed, as writing does then
-	stop := context.AfterFunc(request.Context(), func() { _ = r.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = r.SetDeadline(time.Unix(1, 0)) })
 	fail := func(err error) (*http.Response, error) {
 		stop()
 		_ = r.Close() // it is of no use any more
-		if ended := request.Context().Err(); ended != nil {
+		if ended := ctx.Err(); ended != nil {
 			err = ended
 		}
 		return nil, err
@@ -126,7 +118,7 @@ func (t *Transport) exchange(r *route, request *http.Request, deadline time.Time
 		return fail(err)
 	}
 	for range maxInformational {
-		response, err := http.ReadResponse(r.reader, request)
+		response, err := http.ReadResponse(r.reader, nil)
 		if err != nil {
 			return fail(err)
 		}
@@ -143,8 +135,8 @@ func (t *Transport) exchange(r *route, request *http.Request, deadline time.Time
 // maxKept is how large a buffer is kept for the next request.
 const maxKept = 64 << 10
 
-// write sends a request in one piece. Its body is in memory already.
-func (r *route) write(request *http.Request) error {
+// write sends a request in one piece.
+func (r *route) write(request *Request) error {
 	host := r.address
 	if request.URL.Port() == "" {
 		host = strings.TrimSuffix(host, ":80")
@@ -157,18 +149,11 @@ func (r *route) write(request *http.Request) error {
 			out = appendField(out, name, value)
 		}
 	}
-	if request.ContentLength > 0 || request.Method != http.MethodGet {
+	if len(request.Body) > 0 || request.Method != http.MethodGet {
 		out = append(out, "\r\nContent-Length: "...)
-		out = strconv.AppendInt(out, request.ContentLength, 10)
+		out = strconv.AppendInt(out, int64(len(request.Body)), 10)
 	}
-	out = append(out, "\r\n\r\n"...)
-	if request.ContentLength > 0 {
-		head := len(out)
-		out = slices.Grow(out, int(request.ContentLength))[:head+int(request.ContentLength)]
-		if _, err := io.ReadFull(request.Body, out[head:]); err != nil {
-			return fmt.Errorf("read the request: %w", err)
-		}
-	}
+	out = append(append(out, "\r\n\r\n"...), request.Body...)
 	r.out = nil
 	if cap(out) <= maxKept {
 		r.out = out
