@@ -59,29 +59,38 @@ func (s *Server) Serve(listener net.Listener) error {
 	for {
 		conn, err := listener.Accept()
 		switch {
-		case s.isClosing():
-			if err == nil {
+		case err == nil:
+			if !s.take(conn) {
 				_ = conn.Close() // it came too late
+				return ErrServerClosed
 			}
+		case s.isClosing():
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("take a connection: %w", err)
-		case err != nil:
+		default:
 			s.Log.Warn("cannot take a connection", "error", err)
 			time.Sleep(acceptPause)
-			continue
 		}
-		c := &session{connection: newConnection(conn), server: s}
-		s.mu.Lock()
-		s.connections[c] = true
-		s.mu.Unlock()
-		s.ended.Go(func() {
-			c.serve()
-			s.mu.Lock()
-			delete(s.connections, c)
-			s.mu.Unlock()
-		})
 	}
+}
+
+// take serves a connection, unless the server is closing.
+func (s *Server) take(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	c := &session{connection: newConnection(conn), server: s}
+	s.connections[c] = true
+	s.ended.Go(func() {
+		c.serve()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.connections, c)
+	})
+	return true
 }
 
 func (s *Server) isClosing() bool {

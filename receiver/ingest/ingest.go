@@ -181,7 +181,7 @@ func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *
 // keep stores the event and answers when it is durable.
 func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request, decoded *event.Decoded) answer {
 	e := &decoded.Event
-	record := journal.Record{ID: e.ID, Type: e.Type, Lane: bounded(e.Lane()), Request: *request, Decoded: decoded, OtherVersion: e.OtherVersion}
+	record := journal.Record{ID: strings.Clone(e.ID), Type: e.Type, Lane: bounded(e.Lane()), Request: *request, Decoded: decoded, OtherVersion: e.OtherVersion}
 	if record.ID == "" || len(record.ID) > maxID {
 		record.ID = newID()
 	}
@@ -209,8 +209,9 @@ const (
 	maxLane = 512
 )
 
-// bounded keeps a lane's name, which is memory for as long as its events wait, within a bound.
-func bounded(lane string) string { return lane[:min(len(lane), maxLane)] }
+// bounded keeps a lane's name, which is memory for as long as its events wait, within a bound: a copy, since
+// the name may be a part of the whole request's text.
+func bounded(lane string) string { return strings.Clone(lane[:min(len(lane), maxLane)]) }
 
 func newID() string {
 	id, err := uuid.NewV7()
