@@ -31,7 +31,6 @@ const (
 	deadLetterAge   = 7 * 24 * time.Hour
 	trimAbove       = 0.8 // of MaxBytes
 	housekeeping    = time.Minute
-	releaseInterval = time.Second
 	lockPoll        = 250 * time.Millisecond
 	recordOverhead  = 64 // bytes that bbolt adds to a record, about
 	bucketEvents    = "events"
@@ -70,9 +69,8 @@ type Bolt struct {
 	recent  recent
 
 	// Of the committing goroutine alone.
-	repeats  repeats
-	cursors  map[string]Cursor
-	released time.Time // when the mapped pages were last let go
+	repeats repeats
+	cursors map[string]Cursor
 
 	mu       sync.Mutex
 	counters counters
@@ -296,24 +294,6 @@ func (b *Bolt) write(batch []*operation) {
 		}
 		close(op.done)
 	}
-	b.release()
-}
-
-// release lets go of the pages of the file that are mapped: they are read again from the system's cache, and
-// are not counted as this process's memory meanwhile, which would grow to the size of the journal. Only the
-// committing goroutine may do that, as it alone maps the file anew.
-func (b *Bolt) release() {
-	now := time.Now()
-	if now.Sub(b.released) < releaseInterval {
-		return
-	}
-	b.released = now
-	info, err := os.Stat(b.file)
-	if err != nil {
-		return
-	}
-	mapped := b.db.Info() // a page more or less than is mapped is an error that changes nothing
-	_, _, _ = unix.Syscall(unix.SYS_MADVISE, mapped.Data, uintptr(info.Size()), unix.MADV_DONTNEED)
 }
 
 // removedFrom are the targets that are no more, by name.
