@@ -64,10 +64,10 @@ func systems(p programs) []system {
 }
 
 const (
-	rigAlone   = "rig alone"
-	nginxProxy = "nginx"
+	rigAlone   = "direct"
+	nginxProxy = "nginx-proxy"
 	pbxhook    = "pbxhook"
-	bentoNATS  = "bento + NATS"
+	bentoNATS  = "bento-nats"
 )
 
 // startNginx is a reverse proxy that stores nothing, with connections kept at both sides.
