@@ -28,7 +28,7 @@ import (
 )
 
 // maxReply is how much of a target's answer is read, so that its connection can be used again, and
-// shownReply how much of it a dead letter keeps.
+// shownReply how much of it dead letters and the delivery log keep.
 const (
 	maxReply   = 64 << 10
 	shownReply = 1 << 10
@@ -130,7 +130,7 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
 	outcome := judge(response)
-	if outcome.Result != dispatch.Delivered {
+	if reply.Len() > 0 {
 		outcome.Reply = strings.ToValidUTF8(string(reply.Next(shownReply)), "\ufffd")
 	}
 	return outcome

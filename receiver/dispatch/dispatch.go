@@ -39,7 +39,7 @@ type Outcome struct {
 	RetryAfter time.Duration
 	Status     int    // HTTP status, or 0
 	Reason     string // why it was not delivered, for people
-	Reply      string // the beginning of the answer's body, for dead letters alone
+	Reply      string // the beginning of the answer's body; only for dead letters and the delivery log
 }
 
 // Attempt delivers one event once. It must end when its context does.
@@ -72,6 +72,7 @@ type Status struct {
 	LastDelivery time.Time `json:"lastDeliveryTime,omitzero"`
 	LastError    string    `json:"lastError,omitempty"`
 	BreakerOpen  bool      `json:"breakerOpen"`
+	PerMinute    int64     `json:"perMinute"` // deliveries in the last minute
 }
 
 // Dispatcher delivers the events of one journal to one target.
@@ -86,17 +87,45 @@ type Dispatcher struct {
 	changed chan struct{} // closed when policy or attempt is another
 	status  Status
 
-	replays chan *wish
-	ended   chan struct{} // closed when it delivers no more
+	logged    bool // attempts go into the delivery log
+	replays   chan *wish
+	questions chan *question
+	ended     chan struct{} // closed when it delivers no more
 }
 
 // New makes the dispatcher of a target. Its cursor must have been opened, so that no event falls
-// between a configuration and its first reading.
+// between a configuration and its first reading. Every attempt goes into the delivery log, unless Unlogged
+// is called before Run.
 func New(name string, j journal.Journal, log *slog.Logger, policy Policy, attempt Attempt) *Dispatcher {
 	return &Dispatcher{
 		name: name, journal: j, log: log.With("target", name),
-		policy: policy, attempt: attempt, changed: make(chan struct{}), replays: make(chan *wish), ended: make(chan struct{}),
-		status: Status{Name: name, Healthy: true},
+		policy: policy, attempt: attempt, changed: make(chan struct{}), replays: make(chan *wish), questions: make(chan *question), ended: make(chan struct{}),
+		status: Status{Name: name, Healthy: true}, logged: true,
+	}
+}
+
+// Unlogged leaves the delivery log out, to measure what it costs.
+func (d *Dispatcher) Unlogged() { d.logged = false }
+
+// question asks which events the target is done with.
+type question struct {
+	seqs     []uint64
+	done     []bool
+	answered chan struct{}
+}
+
+// Done says for each of some events whether the target is done with it: it has it, does not want it, or it
+// is a dead letter. It needs a dispatcher that runs.
+func (d *Dispatcher) Done(ctx context.Context, seqs []uint64) ([]bool, error) {
+	q := &question{seqs: seqs, done: make([]bool, len(seqs)), answered: make(chan struct{})}
+	select {
+	case d.questions <- q:
+		<-q.answered
+		return q.done, nil
+	case <-d.ended:
+		return nil, fmt.Errorf("ask target %s: it is not delivered to any more", d.name)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("ask target %s: %w", d.name, ctx.Err())
 	}
 }
 

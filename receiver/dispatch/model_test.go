@@ -110,13 +110,13 @@ type handle struct {
 	dead bool
 }
 
-func (h *handle) SaveCursor(target string, c journal.Cursor, dead []journal.DeadLetter, revived []uint64) error {
+func (h *handle) Save(target string, p journal.Progress) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.dead {
 		return journal.ErrClosed
 	}
-	return h.Journal.SaveCursor(target, c, dead, revived)
+	return h.Journal.Save(target, p)
 }
 
 func newWorld(t *testing.T, seed uint64) *world {

@@ -19,6 +19,7 @@ const (
 	flushInterval  = 200 * time.Millisecond // between two writes of a cursor
 	maxConcurrency = 256                    // attempts under way at once, whatever the policy says
 	maxUnflushed   = 100                    // dead letters that wait for such a write
+	maxUnlogged    = 2_000                  // attempts that wait for such a write; when it fails, the oldest go
 	maxTurns       = 16                     // of settling and starting, after which all else is looked at
 	readPause      = time.Second            // after a reading that failed
 	failingAfter   = 5                      // attempts without a success that make a target unhealthy
@@ -47,6 +48,8 @@ type work struct {
 	flushed   time.Time
 	dead      []journal.DeadLetter // not yet written
 	revived   []uint64             // dead letters that were delivered after all, not yet forgotten
+	attempts  []journal.Attempt    // not yet in the delivery log
+	rate      meter                // of deliveries
 
 	now       Policy
 	try       Attempt
@@ -68,6 +71,8 @@ type result struct {
 	lane    *lane
 	record  journal.Record
 	outcome Outcome
+	began   time.Time
+	took    time.Duration
 }
 
 func (w *work) configure() {
@@ -102,6 +107,11 @@ func (w *work) run(ctx, attempts context.Context) {
 		case <-timer.C:
 		case <-w.configNew:
 			w.configure()
+		case q := <-w.questions:
+			for i, seq := range q.seqs {
+				q.done[i] = w.progress.has(seq) && w.progress.replay(seq) == nil
+			}
+			close(q.answered)
 		case wish := <-w.replays:
 			wish.taken, wish.err = w.replay(wish)
 			close(wish.done)
@@ -201,8 +211,9 @@ func (w *work) start(attempts context.Context) {
 // work makes attempts, one after the other, for as long as there are any.
 func (w *work) work(attempts context.Context) {
 	for j := range w.jobs {
+		began := time.Now()
 		record, outcome := w.once(attempts, j)
-		w.results <- result{lane: j.lane, record: record, outcome: outcome}
+		w.results <- result{lane: j.lane, record: record, outcome: outcome, began: began, took: time.Since(began)}
 	}
 }
 
@@ -302,7 +313,10 @@ func (w *work) settle(r result) {
 	w.judge(outcome)
 	switch outcome.Result {
 	case Delivered:
-		w.progress.delivered(time.Now())
+		now := r.began.Add(r.took)
+		w.progress.delivered(now)
+		w.rate.count(now)
+		w.note(r, journal.Delivered)
 		if r.record.Replay != "" { // it may have been a dead letter
 			w.revived = append(w.revived, r.record.Seq)
 		}
@@ -354,7 +368,7 @@ func (w *work) next(l *lane) {
 	w.progress.done(l.seqs[0])
 	w.queued--
 	l.seqs = l.seqs[1:]
-	l.failures, l.answered, l.blamed, l.last = 0, 0, false, Outcome{}
+	l.failures, l.answered, l.blamed, l.last, l.due = 0, 0, false, Outcome{}, time.Time{}
 	if len(l.seqs) == 0 {
 		delete(w.lanes, l.key)
 		return
@@ -371,6 +385,8 @@ func (w *work) giveUp(r result, reason string) {
 	w.dead = append(w.dead, journal.DeadLetter{
 		Record: r.record, Reason: reason, Attempts: answered, Status: r.outcome.Status, Reply: r.outcome.Reply, Time: time.Now().UTC(),
 	})
+	r.outcome.Reason = reason
+	w.note(r, journal.DeadLettered)
 	w.log.Warn("event became a dead letter", "id", r.record.ID, "type", r.record.Type, "reason", reason)
 	w.progress.deadLettered()
 	w.next(r.lane)
@@ -392,7 +408,9 @@ func (w *work) again(r result) {
 		}
 	}
 	l.blamed = r.outcome.Unavailable
+	l.due = time.Time{}
 	if l.blamed && w.breaker.open {
+		w.note(r, journal.Retried)
 		w.ready.push(l) // its turn comes with a probe or with the breaker's closing
 		return
 	}
@@ -405,6 +423,26 @@ func (w *work) again(r result) {
 		l.due = expiry
 	}
 	w.waiting.add(l)
+	w.note(r, journal.Retried)
+}
+
+// note writes an attempt into the delivery log, with the next cursor.
+func (w *work) note(r result, as journal.Result) {
+	if !w.logged {
+		return
+	}
+	if len(w.attempts) >= 2*maxUnlogged { // the journal cannot be written
+		w.attempts = append([]journal.Attempt(nil), w.attempts[maxUnlogged:]...)
+	}
+	a := journal.Attempt{
+		Seq: r.record.Seq, Time: r.began.UTC(), Duration: r.took, Result: as,
+		Status: r.outcome.Status, Reason: r.outcome.Reason, Reply: r.outcome.Reply, Replay: r.record.Replay,
+	}
+	if as == journal.Retried && r.lane.due.After(r.began) {
+		a.Next = r.lane.due.UTC()
+	}
+	w.attempts = append(w.attempts, a)
+	w.progress.dirty = true
 }
 
 // backoff is exponential with full jitter: drawn between 0 and a bound that doubles.
@@ -419,7 +457,7 @@ func backoff(policy Policy, failures int) time.Duration {
 }
 
 func (w *work) flushWhenDue() {
-	if w.progress.dirty && (time.Since(w.flushed) >= flushInterval || len(w.dead) >= maxUnflushed) {
+	if w.progress.dirty && (time.Since(w.flushed) >= flushInterval || len(w.dead) >= maxUnflushed || len(w.attempts) >= maxUnlogged && time.Since(w.flushed) >= flushInterval/4) {
 		if err := w.flush(); err != nil {
 			w.log.Error("cannot write the cursor; events may be delivered again after a restart", "error", err)
 		}
@@ -432,12 +470,13 @@ func (w *work) flush() error {
 		return nil
 	}
 	w.flushed = time.Now() // also when it fails: not in a loop
-	if err := w.journal.SaveCursor(w.name, w.progress.cursor(), w.dead, w.revived); err != nil {
+	if err := w.journal.Save(w.name, journal.Progress{Cursor: w.progress.cursor(), Dead: w.dead, Revived: w.revived, Attempts: w.attempts}); err != nil {
 		w.lastErr = err.Error()
 		return fmt.Errorf("write the cursor of target %s: %w", w.name, err)
 	}
 	w.progress.dirty = false
 	w.dead, w.revived = nil, nil
+	w.attempts = w.attempts[:0:0]
 	return nil
 }
 
@@ -447,7 +486,7 @@ func (w *work) report() {
 		Name: w.name, Pending: w.progress.pending(w.journal.State().LastSeq),
 		Floor: w.progress.floor, Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
 		LastDelivery: w.progress.count.LastDelivery, BreakerOpen: w.breaker.open,
-		Healthy: true,
+		Healthy: true, PerMinute: w.rate.perMinute(time.Now()),
 	}
 	switch {
 	case w.now.Problem != "":

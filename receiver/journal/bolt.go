@@ -37,6 +37,7 @@ const (
 	bucketCursors   = "cursors"
 	bucketDead      = "dead-letters"
 	bucketRepeats   = "repeats"
+	bucketLog       = "log"
 	bucketMeta      = "meta"
 	keyCounters     = "counters"
 	formatVersion   = 1
@@ -67,6 +68,7 @@ type Bolt struct {
 	senders sync.WaitGroup // operations on their way into ops
 	done    sync.WaitGroup // the committing goroutine
 	recent  recent
+	latest  latest
 
 	// Of the committing goroutine alone.
 	repeats repeats
@@ -97,6 +99,8 @@ type counters struct {
 	Cursors          int64     `json:"cursors"` // that there are, so that a lost one is missed
 	Dead             int64     `json:"dead"`    // dead letters that there are
 	Dropped          int64     `json:"dropped,omitempty"`
+	Logged           int64     `json:"logged,omitempty"`   // attempts ever written to the delivery log
+	LogBytes         int64     `json:"logBytes,omitempty"` // that the delivery log has now
 }
 
 // rejections are requests that were refused: how many, and the last one.
@@ -187,7 +191,7 @@ func (b *Bolt) load() (err error) {
 		}
 	}()
 	return b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []string{bucketEvents, bucketCursors, bucketDead, bucketRepeats, bucketMeta} {
+		for _, name := range []string{bucketEvents, bucketCursors, bucketDead, bucketRepeats, bucketLog, bucketMeta} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return fmt.Errorf("make the journal's %s: %w", name, err)
 			}
@@ -282,6 +286,7 @@ func (b *Bolt) write(batch []*operation) {
 	if err == nil { // before anybody is told that they are there
 		b.recent.add(changes.added)
 		b.recent.drop(changes.gone)
+		b.latest.add(changes.logged)
 	}
 	if next.LastSeq > before.LastSeq && err == nil {
 		close(b.appended)

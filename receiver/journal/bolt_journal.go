@@ -87,6 +87,36 @@ func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []
 	return all, err
 }
 
+// Back implements Journal.
+func (b *Bolt) Back(before uint64, wanted func(h Head, stored []byte) (take, more bool)) ([]Record, error) {
+	var records []Record
+	err := b.view(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
+		key, data := cursor.Last()
+		if before != 0 {
+			if key, _ = cursor.Seek(keyOf(before)); key != nil {
+				key, data = cursor.Prev()
+			} else {
+				key, data = cursor.Last()
+			}
+		}
+		for more := true; key != nil && more; key, data = cursor.Prev() {
+			var take bool
+			seq := seqOf(key)
+			if take, more = wanted(headOf(seq, data), data); !take {
+				continue
+			}
+			record, err := decode(seq, data)
+			if err != nil {
+				return &DamagedError{File: b.file, Seq: seq, Err: err}
+			}
+			records = append(records, record)
+		}
+		return nil
+	})
+	return records, err
+}
+
 // Get implements Journal.
 func (b *Bolt) Get(seq uint64) (Record, error) {
 	if record := b.recent.get(seq); record != nil {
@@ -122,19 +152,22 @@ func (b *Bolt) OpenCursor(target string) (Cursor, error) {
 	return c, err
 }
 
-// SaveCursor implements Journal.
-func (b *Bolt) SaveCursor(target string, c Cursor, dead []DeadLetter, revived []uint64) error {
+// Save implements Journal.
+func (b *Bolt) Save(target string, p Progress) error {
 	return b.do(context.Background(), 0, func(t *transaction) error {
-		if err := t.unbury(target, revived); err != nil {
+		if err := t.unbury(target, p.Revived); err != nil {
 			return err
 		}
-		if len(dead) > 0 {
-			if err := t.bury(target, dead); err != nil {
+		if len(p.Dead) > 0 {
+			if err := t.bury(target, p.Dead); err != nil {
 				return err
 			}
 		}
-		c.RemovedAt = b.cursors[target].RemovedAt // a target that is gone may still write what it finished
-		return t.saveCursor(target, c)
+		if err := t.log(target, p.Attempts); err != nil {
+			return err
+		}
+		p.Cursor.RemovedAt = b.cursors[target].RemovedAt // a target that is gone may still write what it finished
+		return t.saveCursor(target, p.Cursor)
 	})
 }
 
@@ -184,6 +217,7 @@ func (b *Bolt) State() State {
 		Removed: b.removed, Dropped: c.Dropped,
 		OtherVersion: c.OtherVersion, LastOtherVersion: c.LastOtherVersion,
 		LastReceived: c.LastReceived, LastSeq: c.LastSeq, Events: c.Events, Bytes: c.Bytes, MaxBytes: b.options.MaxBytes,
+		DeadLetters: c.Dead, Logged: c.Logged,
 	}
 }
 

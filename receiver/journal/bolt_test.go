@@ -140,7 +140,7 @@ func TestRoom(t *testing.T) {
 	require.ErrorIs(t, err, journal.ErrFull)
 	require.EqualValues(t, kept, j.State().Events, "undelivered events are not dropped")
 
-	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 10, Done: []journal.Range{{From: 12, To: 40}}}, nil, nil))
+	require.NoError(t, j.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: 10, Done: []journal.Range{{From: 12, To: 40}}}}))
 	_, err = j.Append(context.Background(), record("again", ""), nil)
 	require.NoError(t, err, "delivered events make room")
 	_, err = j.Get(11)
@@ -159,7 +159,7 @@ func TestThreeTimesTheRoom(t *testing.T) {
 		receipt, err := j.Append(context.Background(), record(fmt.Sprint(i), ""), nil)
 		require.NoError(t, err)
 		sent += 200
-		require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: receipt.Seq}, nil, nil))
+		require.NoError(t, j.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: receipt.Seq}}))
 	}
 	require.Greater(t, sent, 3*j.State().MaxBytes-1)
 	require.EqualValues(t, 300, j.State().Received)
@@ -175,7 +175,7 @@ func TestCursors(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, journal.Cursor{Floor: 5}, c, "a new target gets what comes after it was named")
 	want := journal.Cursor{Floor: 6, Done: []journal.Range{{From: 8, To: 9}, {From: 12, To: 12}}, Attempts: map[uint64]int32{7: 3}, Delivered: 4}
-	require.NoError(t, j.SaveCursor("crm", want, nil, nil))
+	require.NoError(t, j.Save("crm", journal.Progress{Cursor: want}))
 	for seq, done := range map[uint64]bool{1: true, 6: true, 7: false, 8: true, 9: true, 10: false, 12: true, 13: false} {
 		require.Equal(t, done, want.Has(seq), seq)
 	}
@@ -189,7 +189,7 @@ func TestCursors(t *testing.T) {
 	require.Equal(t, want, c, "a target that comes back within a day goes on")
 
 	require.NoError(t, j.KeepCursors(nil))
-	require.NoError(t, j.SaveCursor("crm", want, nil, nil), "what was under way when it was removed")
+	require.NoError(t, j.Save("crm", journal.Progress{Cursor: want}), "what was under way when it was removed")
 	now = now.Add(25 * time.Hour)
 	require.NoError(t, j.KeepCursors(nil))
 	c, err = j.OpenCursor("crm")
@@ -203,7 +203,7 @@ func TestDeadLettersOutliveTheirEvent(t *testing.T) {
 	r, err := j.Get(2)
 	require.NoError(t, err)
 	dead := journal.DeadLetter{Record: r, Reason: "400", Attempts: 1, Status: 400, Time: time.Now().UTC().Truncate(0)}
-	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 2}, []journal.DeadLetter{dead}, nil))
+	require.NoError(t, j.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: 2}, Dead: []journal.DeadLetter{dead}}))
 	letters, err := j.DeadLetters("crm", 0, 10)
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
@@ -276,7 +276,7 @@ func TestRemovedTargetsAreShown(t *testing.T) {
 		require.NoError(t, err)
 	}
 	appendAll(t, j, 5)
-	require.NoError(t, j.SaveCursor("lab", journal.Cursor{Floor: 2, Done: journal.Ranges{{From: 4, To: 4}}}, nil, nil))
+	require.NoError(t, j.Save("lab", journal.Progress{Cursor: journal.Cursor{Floor: 2, Done: journal.Ranges{{From: 4, To: 4}}}}))
 	require.Empty(t, j.State().Removed)
 	require.NoError(t, j.KeepCursors([]string{"crm"}))
 	require.Equal(t, []journal.Removed{{Name: "lab", Until: now.Add(24 * time.Hour), Pending: 2}}, j.State().Removed)

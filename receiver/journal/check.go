@@ -154,7 +154,7 @@ func (c *contents) take(bucket [][]byte, key, value []byte) (problem string) {
 		}
 		c.counters = &found
 		c.lastSeq = max(c.lastSeq, found.LastSeq)
-	case bucketRepeats: // worth less than the events: it only spares a target a repeat
+	case bucketRepeats, bucketLog: // worth less than the events: the one spares a target a repeat, the other is for people
 	default:
 		return fmt.Sprintf("an entry in a part that there is not: %q", bucket)
 	}

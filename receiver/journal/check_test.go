@@ -37,14 +37,16 @@ func used(t *testing.T) (file string) {
 		_, err = j.Append(context.Background(), r, &key)
 		require.NoError(t, err)
 		if n == 40 {
-			require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 38}, nil, nil))
-			require.NoError(t, j.SaveCursor("lab", journal.Cursor{Floor: 36, Done: journal.Ranges{{From: 38, To: 40}}}, nil, nil))
+			require.NoError(t, j.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: 38}}))
+			require.NoError(t, j.Save("lab", journal.Progress{Cursor: journal.Cursor{Floor: 36, Done: journal.Ranges{{From: 38, To: 40}}}}))
 		}
 	}
 	letter := journal.DeadLetter{Record: record("e3", "call3"), Reason: "400 from the target", Status: 400, Time: time.Now()}
 	letter.Record.Seq = 4
-	require.NoError(t, j.SaveCursor("crm", journal.Cursor{Floor: 100, Done: journal.Ranges{{From: 105, To: 110}}, Attempts: map[uint64]int32{101: 3}, Delivered: 9},
-		[]journal.DeadLetter{letter}, nil))
+	require.NoError(t, j.Save("crm", journal.Progress{
+		Cursor: journal.Cursor{Floor: 100, Done: journal.Ranges{{From: 105, To: 110}}, Attempts: map[uint64]int32{101: 3}, Delivered: 9},
+		Dead:   []journal.DeadLetter{letter}, Attempts: []journal.Attempt{{Seq: 4, Time: time.Now(), Result: journal.DeadLettered, Reply: "no"}},
+	}))
 	require.NoError(t, j.Close())
 	return file
 }

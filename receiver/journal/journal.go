@@ -128,6 +128,38 @@ type DeadLetter struct {
 	Time     time.Time
 }
 
+// Attempt is a line of the delivery log: a target was asked to take an event, and what it said.
+type Attempt struct {
+	Seq      uint64 // of the event
+	Target   string
+	Time     time.Time // when it began
+	Duration time.Duration
+	Result   Result
+	Status   int       // HTTP status; 0 when there was no answer
+	Reason   string    // why it was not delivered, for people
+	Reply    string    // the beginning of the answer's body; may show what the event holds
+	Next     time.Time // when it is tried again; zero: not, or when the target answers others again
+	Replay   string    // the replay that it was for, or empty
+}
+
+// Result is what an attempt came to.
+type Result string
+
+// The results of attempts.
+const (
+	Delivered    Result = "delivered"
+	Retried      Result = "retried"      // it is tried again
+	DeadLettered Result = "deadLettered" // it was given up
+)
+
+// Progress is what a target's dispatcher keeps in one go.
+type Progress struct {
+	Cursor   Cursor
+	Dead     []DeadLetter // new ones
+	Revived  []uint64     // dead letters that were delivered after all
+	Attempts []Attempt    // for the delivery log
+}
+
 // Removed is a target that is no more, whose cursor is kept for a while in case it comes back.
 type Removed struct {
 	Name    string
@@ -158,6 +190,8 @@ type State struct {
 	Events           int64 // kept now
 	Bytes            int64
 	MaxBytes         int64
+	DeadLetters      int64 // kept now, of all targets
+	Logged           int64 // attempts that were ever written to the delivery log
 }
 
 // Journal keeps the events of one webhook.
@@ -172,15 +206,23 @@ type Journal interface {
 	Entries(after uint64, limit int) ([]Entry, error)
 	// Heads are the same with what people look for.
 	Heads(after uint64, limit int) ([]Head, error)
+	// Back looks at events before a sequence number (0: at the newest), the newest first, and returns those
+	// that are wanted. wanted is given what stands in the journal for the event, in which the request's path,
+	// query and body are as they came; it keeps nothing of it, and says also whether to look further.
+	Back(before uint64, wanted func(h Head, stored []byte) (take, more bool)) ([]Record, error)
 	// Get is a kept event, or ErrNotFound.
 	Get(seq uint64) (Record, error)
 	// Appended is closed when an event is kept after the call.
 	Appended() <-chan struct{}
 	// OpenCursor is the cursor of a target; a target that never had one begins with the next event.
 	OpenCursor(target string) (Cursor, error)
-	// SaveCursor keeps a cursor and, in one go with it, new dead letters; it forgets those that were
-	// delivered after all.
-	SaveCursor(target string, c Cursor, dead []DeadLetter, revived []uint64) error
+	// Save keeps how far a target's dispatcher is.
+	Save(target string, p Progress) error
+	// Attempts are those of an event that the delivery log has, in the order in which they ended.
+	Attempts(seq uint64) ([]Attempt, error)
+	// Latest are the newest lines of the delivery log after a number of lines ever written, without replies;
+	// at most about a thousand are remembered.
+	Latest(logged int64) []Attempt
 	// KeepCursors says which targets there are. Cursors of others go after 24 hours.
 	KeepCursors(targets []string) error
 	// DeadLetters are a target's after a sequence number, in order, at most limit.

@@ -18,6 +18,7 @@ type Memory struct {
 	records  []Record // by sequence number, from 1
 	cursors  map[string]Cursor
 	dead     map[string][]DeadLetter // by sequence number
+	attempts []Attempt
 	repeats  map[RepeatKey]Receipt
 	state    State
 	appended chan struct{}
@@ -99,6 +100,27 @@ func (m *Memory) Heads(after uint64, limit int) ([]Head, error) {
 	return heads, nil
 }
 
+// Back implements Journal.
+func (m *Memory) Back(before uint64, wanted func(h Head, stored []byte) (take, more bool)) ([]Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var records []Record
+	if before == 0 || before > uint64(len(m.records)) {
+		before = uint64(len(m.records)) + 1
+	}
+	for _, r := range slices.Backward(m.records[:before-1]) {
+		data := encode(r.Seq, &r)
+		take, more := wanted(headOf(r.Seq, data), data)
+		if take {
+			records = append(records, r)
+		}
+		if !more {
+			break
+		}
+	}
+	return records, nil
+}
+
 // Get implements Journal.
 func (m *Memory) Get(seq uint64) (Record, error) {
 	m.mu.Lock()
@@ -128,22 +150,40 @@ func (m *Memory) OpenCursor(target string) (Cursor, error) {
 	return c, nil
 }
 
-// SaveCursor implements Journal.
-func (m *Memory) SaveCursor(target string, c Cursor, dead []DeadLetter, revived []uint64) error {
+// Save implements Journal.
+func (m *Memory) Save(target string, p Progress) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return ErrClosed
 	}
-	m.drop(target, revived)
-	for _, d := range dead {
+	m.drop(target, p.Revived)
+	for _, d := range p.Dead {
 		m.drop(target, []uint64{d.Record.Seq})
 		m.dead[target] = append(m.dead[target], d)
 	}
 	slices.SortFunc(m.dead[target], func(a, b DeadLetter) int { return int(a.Record.Seq) - int(b.Record.Seq) })
-	c.RemovedAt = m.cursors[target].RemovedAt
-	m.cursors[target] = c
+	for _, a := range p.Attempts {
+		a.Target = target
+		m.attempts = append(m.attempts, a)
+	}
+	p.Cursor.RemovedAt = m.cursors[target].RemovedAt
+	m.cursors[target] = p.Cursor
 	return nil
+}
+
+// Attempts implements Journal.
+func (m *Memory) Attempts(seq uint64) ([]Attempt, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(m.attempts), func(a Attempt) bool { return a.Seq != seq }), nil
+}
+
+// Latest implements Journal.
+func (m *Memory) Latest(logged int64) []Attempt {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.attempts[min(int(logged), len(m.attempts)):])
 }
 
 func (m *Memory) drop(target string, seqs []uint64) {
@@ -191,7 +231,12 @@ func (m *Memory) DropDeadLetters(target string, seqs []uint64) error {
 func (m *Memory) State() State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.state
+	s := m.state
+	s.Logged = int64(len(m.attempts))
+	for _, letters := range m.dead {
+		s.DeadLetters += int64(len(letters))
+	}
+	return s
 }
 
 // Close implements Journal.

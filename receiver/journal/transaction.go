@@ -19,6 +19,7 @@ type transaction struct {
 	noSpace  error // why no event may be added
 	added    []*Record
 	gone     []uint64 // events that are not kept any more
+	logged   []Attempt
 }
 
 func (t *transaction) bucket(name string) *bbolt.Bucket { return t.Bucket([]byte(name)) }
@@ -180,6 +181,9 @@ func (t *transaction) trim(all bool) error {
 			return err
 		}
 		if err := t.journal.repeats.expire(t.bucket(bucketRepeats), t.now); err != nil {
+			return err
+		}
+		if err := t.trimLog(); err != nil {
 			return err
 		}
 	}
