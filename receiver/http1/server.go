@@ -148,6 +148,7 @@ const (
 type session struct {
 	*connection
 	server   *Server
+	remote   string // its address
 	state    atomic.Int32
 	deadline time.Time // of reading and writing
 	out      []byte
@@ -203,6 +204,10 @@ func (c *session) next() (again bool) {
 	if request.ContentLength < 0 || request.ContentLength > int64(c.reader.Buffered()) {
 		c.patience(c.server.Bounds.Request)
 	}
+	if c.remote == "" {
+		c.remote = c.RemoteAddr().String()
+	}
+	request.RemoteAddr = c.remote
 	c.room = unbounded
 	body := &incoming{ReadCloser: request.Body, session: c, expected: request.ContentLength != 0}
 	body.proceed = expectsContinue(request)

@@ -106,3 +106,34 @@ func oneOf(value string, candidates []string) bool {
 	}
 	return found == 1
 }
+
+// explain says, to people of this side alone, what a request without the right credentials had instead.
+func (c *Credentials) explain(r *http.Request) string {
+	username, password, basic := r.BasicAuth()
+	switch {
+	case basic && len(c.Passwords) == 0:
+		return "a username and password came, but the webhook's Secret has none: only a token is taken"
+	case basic && password == "":
+		return "a username came without a password"
+	case basic && !oneOf(username, []string{c.Username}):
+		return "a username and password came, and the username is not the webhook's"
+	case basic:
+		return "the username is right, the password is wrong"
+	case r.Header.Get("Authorization") != "":
+		return "an Authorization header came that is not Basic"
+	case c.TokenName != "" && (r.Header.Get(c.TokenName) != "" || hasParameter(r, c.TokenName)):
+		return "a token came as " + c.TokenName + ", and it is wrong"
+	case len(c.Passwords) == 0:
+		return "no token came, or a wrong one"
+	}
+	return "no username and password came, and no right token"
+}
+
+func hasParameter(r *http.Request, name string) bool {
+	for parameter := range r.URL.Query() {
+		if strings.EqualFold(parameter, name) {
+			return true
+		}
+	}
+	return false
+}

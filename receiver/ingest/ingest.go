@@ -54,6 +54,7 @@ type Handler struct {
 	log      *slog.Logger
 	count    func(webhook string, code int)
 	webhooks atomic.Pointer[map[string]*Webhook]
+	refused  refusals
 }
 
 // NewHandler makes a handler that knows no webhook yet. count is told of every answer; the webhook
@@ -79,6 +80,7 @@ type answer struct {
 	header map[string]string
 	body   []byte // JSON
 	why    string // it was refused
+	hint   string // more of that, which is not for its sender
 	// rejected says that the request was refused and is counted as such.
 	rejected bool
 }
@@ -114,12 +116,15 @@ func (a answer) with(name, value string) answer {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	webhook, rest := h.find(r.URL.EscapedPath())
 	if webhook == nil {
-		h.write(w, "", reject(http.StatusNotFound, "no webhook has this path: expected /hooks/<namespace>/<name>, as in the webhook's status"))
+		a := reject(http.StatusNotFound, "no webhook has this path: expected /hooks/<namespace>/<name>, as in the webhook's status")
+		h.refused.add("", a, r)
+		h.write(w, "", a)
 		return
 	}
 	a := h.take(webhook, rest, w, r)
 	if a.rejected {
 		webhook.Journal.Reject(a.reason())
+		h.refused.add(webhook.ID(), a, r)
 		h.log.Info("request rejected", "webhook", webhook.ID(), "code", a.code)
 	}
 	h.write(w, webhook.ID(), a)
@@ -163,8 +168,10 @@ func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *
 	}
 	query, ok := webhook.Credentials.check(r, body, byPath)
 	if !ok {
-		return reject(http.StatusUnauthorized, "expected the webhook's username and password, or its token; got neither").
+		refused := reject(http.StatusUnauthorized, "expected the webhook's username and password, or its token; got neither").
 			with("WWW-Authenticate", `Basic realm="pbxhook", charset="UTF-8"`)
+		refused.hint = webhook.Credentials.explain(r)
+		return refused
 	}
 
 	request := &event.Request{

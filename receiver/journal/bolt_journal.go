@@ -88,33 +88,25 @@ func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []
 }
 
 // Back implements Journal.
-func (b *Bolt) Back(before uint64, wanted func(h Head, stored []byte) (take, more bool)) ([]Record, error) {
-	var records []Record
-	err := b.view(func(tx *bbolt.Tx) error {
+func (b *Bolt) Back(before uint64, look func(s Stored) (more bool)) error {
+	return b.view(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
 		key, data := cursor.Last()
 		if before != 0 {
-			if key, _ = cursor.Seek(keyOf(before)); key != nil {
+			if found, _ := cursor.Seek(keyOf(before)); found != nil {
 				key, data = cursor.Prev()
 			} else {
 				key, data = cursor.Last()
 			}
 		}
 		for more := true; key != nil && more; key, data = cursor.Prev() {
-			var take bool
-			seq := seqOf(key)
-			if take, more = wanted(headOf(seq, data), data); !take {
-				continue
+			if !intact(seqOf(key), data) {
+				return &DamagedError{File: b.file, Seq: seqOf(key), Err: errChecksum}
 			}
-			record, err := decode(seq, data)
-			if err != nil {
-				return &DamagedError{File: b.file, Seq: seq, Err: err}
-			}
-			records = append(records, record)
+			more = look(Stored{Head: headOf(seqOf(key), data), Data: data})
 		}
 		return nil
 	})
-	return records, err
 }
 
 // Get implements Journal.

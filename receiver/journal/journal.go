@@ -77,6 +77,16 @@ type Head struct {
 	ReceivedAt time.Time
 }
 
+// Stored is a kept event as it lies in the journal.
+type Stored struct {
+	Head
+	// Data has, among all else, the request's path, query, header values and body as they came.
+	Data []byte
+}
+
+// Record is the event.
+func (s Stored) Record() (Record, error) { return decode(s.Seq, s.Data) }
+
 // RepeatKey is equal for two requests that are one event.
 type RepeatKey [16]byte
 
@@ -206,10 +216,9 @@ type Journal interface {
 	Entries(after uint64, limit int) ([]Entry, error)
 	// Heads are the same with what people look for.
 	Heads(after uint64, limit int) ([]Head, error)
-	// Back looks at events before a sequence number (0: at the newest), the newest first, and returns those
-	// that are wanted. wanted is given what stands in the journal for the event, in which the request's path,
-	// query and body are as they came; it keeps nothing of it, and says also whether to look further.
-	Back(before uint64, wanted func(h Head, stored []byte) (take, more bool)) ([]Record, error)
+	// Back looks at events before a sequence number (0: at all), the newest first, for as long as look says
+	// that there is more to look for. look keeps nothing of what it is given, and does not use the journal.
+	Back(before uint64, look func(s Stored) (more bool)) error
 	// Get is a kept event, or ErrNotFound.
 	Get(seq uint64) (Record, error)
 	// Appended is closed when an event is kept after the call.

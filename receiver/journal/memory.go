@@ -101,24 +101,19 @@ func (m *Memory) Heads(after uint64, limit int) ([]Head, error) {
 }
 
 // Back implements Journal.
-func (m *Memory) Back(before uint64, wanted func(h Head, stored []byte) (take, more bool)) ([]Record, error) {
+func (m *Memory) Back(before uint64, look func(s Stored) (more bool)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var records []Record
 	if before == 0 || before > uint64(len(m.records)) {
 		before = uint64(len(m.records)) + 1
 	}
 	for _, r := range slices.Backward(m.records[:before-1]) {
 		data := encode(r.Seq, &r)
-		take, more := wanted(headOf(r.Seq, data), data)
-		if take {
-			records = append(records, r)
-		}
-		if !more {
+		if !look(Stored{Head: headOf(r.Seq, data), Data: data}) {
 			break
 		}
 	}
-	return records, nil
+	return nil
 }
 
 // Get implements Journal.
