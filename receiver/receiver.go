@@ -48,6 +48,8 @@ type Options struct {
 	// DrainFirst delivers what is pending before the end, as far as Grace allows: for a journal that
 	// goes with the pod. A webhook that is disabled is served all the same, and takes nothing.
 	DrainFirst bool
+	// Unlogged leaves the delivery log out.
+	Unlogged bool
 	// Serving is called once the webhooks are served, with the address for PBXs, and that over TLS if
 	// there is one.
 	Serving func(address, addressTLS string, webhooks []*v1alpha1.PBXWebhook)
@@ -66,6 +68,8 @@ type Receiver struct {
 
 	attempts context.Context // of deliveries under way
 	abandon  context.CancelFunc
+	people   context.Context // of what people ask for, and may follow
+	dismiss  context.CancelFunc
 
 	mu       sync.Mutex
 	webhooks map[string]*webhook
@@ -85,6 +89,7 @@ func New(options Options) *Receiver {
 	r.metrics = newMetrics(r)
 	r.ingest = ingest.NewHandler(r.log, r.metrics.answered)
 	r.attempts, r.abandon = context.WithCancel(context.Background())
+	r.people, r.dismiss = context.WithCancel(context.Background())
 	return r
 }
 
@@ -92,6 +97,7 @@ func New(options Options) *Receiver {
 // closes the journals and returns. While another process has a journal open it waits, not ready.
 func (r *Receiver) Run(ctx context.Context) (err error) {
 	defer r.abandon()
+	defer r.dismiss()
 	metricsServer, err := r.listen("metrics", r.options.Metrics, r.forPeople(r.metricsHandler()), nil)
 	if err != nil {
 		return err
@@ -101,6 +107,7 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 		return errors.Join(err, metricsServer.close(context.Background()))
 	}
 	defer func() {
+		r.dismiss()
 		err = errors.Join(err, r.closeWebhooks(), adminServer.close(context.Background()), metricsServer.close(context.Background()))
 	}()
 	if err := r.reload(ctx); err != nil {
@@ -324,7 +331,8 @@ func (r *Receiver) forPeople(handler http.Handler) serving {
 	return &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
 		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // of clients that break off
+		BaseContext: func(net.Listener) context.Context { return r.people },
+		ErrorLog:    slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // of clients that break off
 	}
 }
 

@@ -70,6 +70,8 @@ type running struct {
 	hooks, status string
 	hooksTLS      string
 	drain         bool
+	admin         bool
+	adminAddress  string
 	log           *lines
 	cancel        context.CancelFunc
 	done          chan error
@@ -109,11 +111,14 @@ func (r *running) write(manifest string) {
 func (r *running) run() {
 	r.t.Helper()
 	r.status, r.hooksTLS = loopback.Free(r.t), loopback.Free(r.t)
+	if r.admin {
+		r.adminAddress = loopback.Free(r.t)
+	}
 	serving := make(chan string, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan error, 1)
 	options := receiver.Options{
-		Listen: "127.0.0.1:0", ListenTLS: r.hooksTLS, DrainFirst: r.drain, Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, Networks: deliver.Networks{Loopback: true},
+		Listen: "127.0.0.1:0", Admin: r.adminAddress, ListenTLS: r.hooksTLS, DrainFirst: r.drain, Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, Networks: deliver.Networks{Loopback: true},
 		Load:    func() (*config.Manifests, error) { return config.Load([]string{r.file}, nil) },
 		Serving: func(address, _ string, _ []*v1alpha1.PBXWebhook) { serving <- address },
 		Grace:   10 * time.Second, LockWait: time.Second,

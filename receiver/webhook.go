@@ -112,6 +112,9 @@ func (w *webhook) start(p *plan, t targetPlan, attempts context.Context) *target
 		dispatcher: dispatch.New(t.spec.Name, w.journal, w.log, t.policy, w.attempt(p, t, unsure)),
 		stop:       stop, done: make(chan struct{}), deliverer: t.deliverer, unsure: unsure,
 	}
+	if w.options.Unlogged {
+		running.dispatcher.Unlogged()
+	}
 	before := w.ending[t.spec.Name] // the same target, removed a moment ago
 	delete(w.ending, t.spec.Name)
 	go func() {

@@ -79,6 +79,7 @@ func command() *cobra.Command {
 	flags.DurationVar(&options.Grace, "grace", 25*time.Second, "how long the end may take")
 	flags.StringSliceVar(&deny, "deny-networks", nil, "networks that targets may not be in, beside loopback, link-local and multicast addresses")
 	flags.StringSliceVar(&allow, "allow-networks", nil, "networks that targets may be in all the same")
+	flags.BoolVar(&options.Unlogged, "no-delivery-log", false, "do not write down the attempts that the console shows")
 	flags.BoolVar(&options.DrainFirst, "drain-first", false, "deliver what is pending before the end, as far as --grace allows")
 	return cmd
 }

@@ -10,9 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -84,6 +84,15 @@ type Replay struct {
 // Service is what a receiver can do for people.
 type Service interface {
 	Webhooks() []Webhook
+	Status() []Status
+	Calls(ctx context.Context, q CallQuery) (CallPage, error)
+	// Call is a call, by its id, or what has an event, by the event's.
+	Call(ctx context.Context, w Webhook, call, event string) (CallDetail, error)
+	Refused() []Refused
+	// Pulse is another number whenever something has happened.
+	Pulse() uint64
+	// Follow tells what happens from now on, until ctx ends or tell fails.
+	Follow(ctx context.Context, tell func(Update) error) error
 	DeadLetters(w Webhook, s Selection, limit int) ([]DeadLetter, error)
 	DeadLetter(w Webhook, target, id string) (DeadLetter, error)
 	DropDeadLetters(w Webhook, s Selection) (int, error)
@@ -95,6 +104,11 @@ func Register(mux *http.ServeMux, service Service) {
 	const webhook = "/api/v1/webhooks/{namespace}/{name}"
 	h := &handler{service}
 	mux.HandleFunc("GET /api/v1/webhooks", h.local(func(*http.Request, Webhook) (any, error) { return service.Webhooks(), nil }))
+	mux.HandleFunc("GET /api/v1/status", h.local(func(*http.Request, Webhook) (any, error) { return service.Status(), nil }))
+	mux.HandleFunc("GET /api/v1/refused", h.local(func(*http.Request, Webhook) (any, error) { return service.Refused(), nil }))
+	mux.HandleFunc("GET /api/v1/calls", h.local(h.calls))
+	mux.HandleFunc("GET /api/v1/follow", h.follow)
+	mux.HandleFunc("GET "+webhook+"/call", h.local(h.call))
 	mux.HandleFunc("GET "+webhook+"/dead-letters", h.local(h.deadLetters))
 	mux.HandleFunc("GET "+webhook+"/dead-letters/{target}/{id}", h.local(h.deadLetter))
 	mux.HandleFunc("POST "+webhook+"/dead-letters/drop", h.local(h.drop))
@@ -108,10 +122,11 @@ type problem struct {
 	Error string `json:"error"`
 }
 
-// local answers requests that come from this machine by intent. A web page that is open in somebody's
-// browser can reach loopback addresses too: it cannot choose the Host, nor send JSON without asking.
-func (h *handler) local(do func(*http.Request, Webhook) (any, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+// Local refuses requests that do not come from this machine by intent. A web page that is open in somebody's
+// browser can reach loopback addresses too: it cannot choose the Host, nor make itself of one origin with it.
+func Local(next http.Handler) http.Handler {
+	crossOrigin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
 		if err != nil {
 			host = r.Host
@@ -120,22 +135,39 @@ func (h *handler) local(do func(*http.Request, Webhook) (any, error)) http.Handl
 			write(w, http.StatusForbidden, problem{"expected a loopback address as the Host"})
 			return
 		}
+		if err := crossOrigin.Check(r); err != nil {
+			write(w, http.StatusForbidden, problem{"expected a request of this origin"})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// local answers requests of programs. Another origin's page cannot send JSON without asking.
+func (h *handler) local(do func(*http.Request, Webhook) (any, error)) http.HandlerFunc {
+	return Local(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Header.Get("Content-Type") != "application/json" {
 			write(w, http.StatusUnsupportedMediaType, problem{"expected application/json"})
 			return
 		}
 		answer, err := do(r, Webhook{r.PathValue("namespace"), r.PathValue("name")})
-		switch {
-		case errors.Is(err, ErrNotFound):
-			write(w, http.StatusNotFound, problem{err.Error()})
-		case errors.Is(err, ErrInvalid):
-			write(w, http.StatusBadRequest, problem{err.Error()})
-		case err != nil:
-			write(w, http.StatusInternalServerError, problem{err.Error()})
-		default:
-			write(w, http.StatusOK, answer)
+		if err != nil {
+			write(w, Code(err), problem{err.Error()})
+			return
 		}
+		write(w, http.StatusOK, answer)
+	})).ServeHTTP
+}
+
+// Code is the HTTP status that tells an error.
+func Code(err error) int {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, ErrInvalid):
+		return http.StatusBadRequest
 	}
+	return http.StatusInternalServerError
 }
 
 func write(w http.ResponseWriter, code int, body any) {
@@ -144,14 +176,61 @@ func write(w http.ResponseWriter, code int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // a client that went needs no answer
 }
 
+func (h *handler) calls(r *http.Request, _ Webhook) (any, error) {
+	q, err := ParseCallQuery(r)
+	if err != nil {
+		return nil, err
+	}
+	return h.service.Calls(r.Context(), q)
+}
+
+func (h *handler) call(r *http.Request, w Webhook) (any, error) {
+	return h.service.Call(r.Context(), w, r.FormValue("id"), r.FormValue("event"))
+}
+
+// follow tells what happens, a JSON object a line, until the client goes.
+func (h *handler) follow(w http.ResponseWriter, r *http.Request) {
+	Local(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lines := NewStream(w, "application/x-ndjson")
+		_ = h.service.Follow(r.Context(), func(u Update) error { // it ends with the client
+			return lines.Send(func(out io.Writer) error { return json.NewEncoder(out).Encode(u) })
+		})
+	})).ServeHTTP(w, r)
+}
+
+// Stream is an answer that has no end: each part must be taken within a bounded time.
+type Stream struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+const partTimeout = 10 * time.Second
+
+// NewStream begins one.
+func NewStream(w http.ResponseWriter, mediaType string) *Stream {
+	s := &Stream{w: w, control: http.NewResponseController(w)}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	_ = s.Send(func(io.Writer) error { return nil }) // so that the client knows that it has begun
+	return s
+}
+
+// Send sends a part at once.
+func (s *Stream) Send(write func(out io.Writer) error) error {
+	if err := s.control.SetWriteDeadline(time.Now().Add(partTimeout)); err != nil {
+		return fmt.Errorf("send to the client: %w", err)
+	}
+	if err := write(s.w); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}
+
 func (h *handler) deadLetters(r *http.Request, w Webhook) (any, error) {
-	limit := maxList
-	if text := r.FormValue("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxList {
-			return nil, fmt.Errorf("%w: expected a limit of 1 to %d, got %q", ErrInvalid, maxList, text)
-		}
-		limit = n
+	limit, err := parseLimit(r, maxList, maxList)
+	if err != nil {
+		return nil, err
 	}
 	return h.service.DeadLetters(w, Selection{Target: r.FormValue("target"), Call: r.FormValue("call"), DeadLetters: true}, limit)
 }

@@ -40,6 +40,52 @@ func (c *Client) Webhooks(ctx context.Context) (all []Webhook, err error) {
 	return all, err
 }
 
+// Status says how webhooks fare.
+func (c *Client) Status(ctx context.Context) (all []Status, err error) {
+	err = c.do(ctx, http.MethodGet, "/api/v1/status", nil, &all)
+	return all, err
+}
+
+// Calls searches for calls.
+func (c *Client) Calls(ctx context.Context, q CallQuery) (page CallPage, err error) {
+	err = c.do(ctx, http.MethodGet, "/api/v1/calls?"+q.Values().Encode(), nil, &page)
+	return page, err
+}
+
+// Call shows one.
+func (c *Client) Call(ctx context.Context, w Webhook, call, event string) (detail CallDetail, err error) {
+	err = c.do(ctx, http.MethodGet, w.path("/call?"+url.Values{"id": {call}, "event": {event}}.Encode()), nil, &detail)
+	return detail, err
+}
+
+// Follow tells what happens, until ctx ends or the receiver does.
+func (c *Client) Follow(ctx context.Context, tell func(Update) error) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/api/v1/follow", nil)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	response, err := http.DefaultClient.Do(request) // whose answers may last
+	if err != nil {
+		return fmt.Errorf("ask the receiver: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }() // it was only read
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("expected an answer of pbxhook's admin API, got %s: is this its address?", response.Status)
+	}
+	for decoder := json.NewDecoder(response.Body); ; {
+		var u Update
+		if err := decoder.Decode(&u); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("the receiver ended: %w", err)
+		}
+		if err := tell(u); err != nil {
+			return err
+		}
+	}
+}
+
 // DeadLetters lists what was given up.
 func (c *Client) DeadLetters(ctx context.Context, w Webhook, s Selection, limit int) (all []DeadLetter, err error) {
 	query := url.Values{"target": {s.Target}, "call": {s.Call}, "limit": {strconv.Itoa(limit)}}

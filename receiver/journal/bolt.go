@@ -156,6 +156,7 @@ func Open(ctx context.Context, file string, options Options) (*Bolt, error) {
 	if err := b.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	b.latest.total = b.counters.Logged
 	b.done.Go(b.commit)
 	return b, nil
 }
@@ -286,7 +287,7 @@ func (b *Bolt) write(batch []*operation) {
 	if err == nil { // before anybody is told that they are there
 		b.recent.add(changes.added)
 		b.recent.drop(changes.gone)
-		b.latest.add(changes.logged)
+		b.latest.add(changes.logged, next.Logged)
 	}
 	if next.LastSeq > before.LastSeq && err == nil {
 		close(b.appended)

@@ -229,9 +229,9 @@ type Journal interface {
 	Save(target string, p Progress) error
 	// Attempts are those of an event that the delivery log has, in the order in which they ended.
 	Attempts(seq uint64) ([]Attempt, error)
-	// Latest are the newest lines of the delivery log after a number of lines ever written, without replies;
-	// at most about a thousand are remembered.
-	Latest(logged int64) []Attempt
+	// Latest are the newest lines of the delivery log after a number of lines ever written, without replies,
+	// and that number now; at most about a thousand are remembered.
+	Latest(logged int64) (attempts []Attempt, now int64)
 	// KeepCursors says which targets there are. Cursors of others go after 24 hours.
 	KeepCursors(targets []string) error
 	// DeadLetters are a target's after a sequence number, in order, at most limit.

@@ -105,7 +105,7 @@ func (b *Bolt) Attempts(seq uint64) ([]Attempt, error) {
 }
 
 // Latest implements Journal.
-func (b *Bolt) Latest(logged int64) []Attempt { return b.latest.after(b.State().Logged - logged) }
+func (b *Bolt) Latest(logged int64) (attempts []Attempt, now int64) { return b.latest.after(logged) }
 
 func encodeAttempt(key []byte, a *Attempt) []byte {
 	data := make([]byte, 4, 4+64+len(a.Reason)+len(a.Reply))
@@ -169,14 +169,13 @@ func decodeAttempt(key, data []byte) (Attempt, error) {
 type latest struct {
 	mu    sync.Mutex
 	lines []Attempt // at most twice maxLatest
+	total int64     // that were ever written
 }
 
-func (l *latest) add(lines []Attempt) {
-	if len(lines) == 0 {
-		return
-	}
+func (l *latest) add(lines []Attempt, total int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.total = total
 	for _, a := range lines[max(0, len(lines)-maxLatest):] {
 		a.Reply = ""
 		l.lines = append(l.lines, a)
@@ -186,10 +185,10 @@ func (l *latest) add(lines []Attempt) {
 	}
 }
 
-// after are the last n lines, as far as they are remembered.
-func (l *latest) after(n int64) []Attempt {
+// after are the lines after some that were ever written, as far as they are remembered.
+func (l *latest) after(logged int64) (lines []Attempt, total int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n = max(0, min(n, int64(len(l.lines)), maxLatest))
-	return append([]Attempt(nil), l.lines[len(l.lines)-int(n):]...)
+	n := max(0, min(l.total-logged, int64(len(l.lines)), maxLatest))
+	return append([]Attempt(nil), l.lines[len(l.lines)-int(n):]...), l.total
 }

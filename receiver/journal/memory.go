@@ -175,10 +175,10 @@ func (m *Memory) Attempts(seq uint64) ([]Attempt, error) {
 }
 
 // Latest implements Journal.
-func (m *Memory) Latest(logged int64) []Attempt {
+func (m *Memory) Latest(logged int64) (attempts []Attempt, now int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.attempts[min(int(logged), len(m.attempts)):])
+	return slices.Clone(m.attempts[min(int(logged), len(m.attempts)):]), int64(len(m.attempts))
 }
 
 func (m *Memory) drop(target string, seqs []uint64) {

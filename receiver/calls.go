@@ -1,0 +1,670 @@
+package receiver
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pbxhook/pbxhook/receiver/admin"
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/journal"
+	"github.com/pbxhook/pbxhook/receiver/render"
+)
+
+// Bounds of looking for calls: what is found by then is shown, and how far back it was looked.
+const (
+	searchTime   = 400 * time.Millisecond
+	searchChunk  = 2_000         // events looked at before outcomes are asked for
+	aroundEvents = 5_000         // before and after an event of a call, among which its others are
+	aroundTime   = 2 * time.Hour // likewise
+	listedEvents = 100           // of a call in a list
+	detailEvents = 500           // of a call by itself
+	askTime      = time.Second   // for a dispatcher to say what it is done with
+)
+
+// found is a call that a search is about, by one of its events.
+type found struct {
+	seq  uint64
+	lane string    // empty: the event alone
+	at   time.Time // when it was received
+}
+
+// listed is a call of a list, whose place is that of the newest event that the search is about.
+type listed struct {
+	admin.Call
+	at time.Time
+}
+
+// Calls implements admin.Service.
+func (r *Receiver) Calls(ctx context.Context, q admin.CallQuery) (admin.CallPage, error) {
+	page := admin.CallPage{Calls: []admin.Call{}}
+	limit := cmp.Or(q.Limit, admin.DefaultCalls)
+	var all []listed
+	var horizon time.Time // up to where all webhooks were looked at
+	for _, w := range r.all() {
+		if q.Webhook != "" && q.Webhook != w.id() {
+			continue
+		}
+		s := &search{webhook: w, plan: w.current(), query: q, number: digits(q.Text)}
+		if err := s.run(ctx, limit); err != nil {
+			return page, err
+		}
+		page.Looked += s.looked
+		if s.reached.After(horizon) {
+			horizon = s.reached
+		}
+		calls, err := w.calls(ctx, s.found)
+		if err != nil {
+			return page, err
+		}
+		all = append(all, calls...)
+	}
+	slices.SortStableFunc(all, func(a, b listed) int { return b.at.Compare(a.at) })
+	page.Before = horizon
+	for i, one := range all {
+		if one.at.Before(horizon) {
+			break // other webhooks may have calls between
+		}
+		if i == limit {
+			page.Before = all[i-1].at
+			break
+		}
+		page.Calls = append(page.Calls, one.Call)
+	}
+	return page, nil
+}
+
+func (r *Receiver) all() []*webhook {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	webhooks := make([]*webhook, 0, len(r.webhooks))
+	for _, id := range slices.Sorted(maps.Keys(r.webhooks)) {
+		webhooks = append(webhooks, r.webhooks[id])
+	}
+	return webhooks
+}
+
+func (w *webhook) id() string { return w.namespace + "/" + w.name }
+
+func (w *webhook) current() *plan {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.plan
+}
+
+// search looks through a webhook's journal, from the newest event to the oldest.
+type search struct {
+	webhook  *webhook
+	plan     *plan
+	query    admin.CallQuery
+	number   string          // the digits of the query's text
+	deadline time.Time       // zero until it is where it begins to look
+	known    map[string]bool // lanes that were found, or that the page before has
+
+	found   []found
+	looked  int
+	reached time.Time // when the last event that was looked at was received; zero: all were
+}
+
+// run looks until there are as many calls as asked for, or the time is over.
+func (s *search) run(ctx context.Context, limit int) error {
+	s.known = map[string]bool{}
+	for before := uint64(math.MaxUint64); ; {
+		candidates, next, err := s.chunk(before)
+		if err != nil {
+			return err
+		}
+		if candidates, err = s.withOutcome(ctx, candidates); err != nil {
+			return err
+		}
+		for _, h := range candidates {
+			if h.Lane != "" && s.known[h.Lane] {
+				continue
+			}
+			if len(s.found) == limit {
+				s.reached = s.found[limit-1].at
+				return nil
+			}
+			s.known[h.Lane] = true
+			s.found = append(s.found, found{seq: h.Seq, lane: h.Lane, at: h.ReceivedAt})
+		}
+		if next == 0 {
+			s.reached = time.Time{}
+			return nil
+		}
+		if s.late() || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		before = next
+	}
+}
+
+// chunk looks at some events, and returns those that match but for their outcome. next is where to go on; 0:
+// there are no more.
+func (s *search) chunk(before uint64) (candidates []journal.Head, next uint64, err error) {
+	n, cut := 0, false
+	err = s.webhook.journal.Back(before, func(e journal.Stored) bool {
+		n++
+		next = e.Seq
+		if !s.query.Before.IsZero() && !e.ReceivedAt.Before(s.query.Before) {
+			s.skip(e)
+			return n < searchChunk
+		}
+		s.reached = e.ReceivedAt
+		if s.deadline.IsZero() {
+			s.deadline = time.Now().Add(searchTime)
+		}
+		if !s.query.From.IsZero() && e.ReceivedAt.Before(s.query.From.Add(-time.Minute)) { // those received at once may be kept in another order
+			next = 0
+			return false
+		}
+		if s.matches(e) {
+			candidates = append(candidates, e.Head)
+		}
+		cut = n%64 == 0 && s.late()
+		return n < searchChunk && !cut
+	})
+	s.looked += n
+	if n < searchChunk && !cut {
+		next = 0
+	}
+	return candidates, next, err
+}
+
+func (s *search) late() bool { return !s.deadline.IsZero() && time.Now().After(s.deadline) }
+
+// skip passes over an event that the page before is about. A call that it showed is not shown again; with a
+// search by text or outcome it may be, since whether it was shown would take as long as to find it.
+func (s *search) skip(e journal.Stored) {
+	q := &s.query
+	if e.Lane != "" && q.Text == "" && q.Target == "" && q.Outcome == "" && s.matches(e) {
+		s.known[e.Lane] = true
+	}
+}
+
+func (s *search) matches(e journal.Stored) bool {
+	q := &s.query
+	switch {
+	case !q.From.IsZero() && e.ReceivedAt.Before(q.From), !q.To.IsZero() && !e.ReceivedAt.Before(q.To):
+		return false
+	case q.Type != "" && e.Type != q.Type:
+		return false
+	case q.Text == "", strings.Contains(e.Lane, q.Text), strings.Contains(e.ID, q.Text):
+		return true
+	}
+	return s.number != "" && hasDigits(e.Data, lastDigits(s.number)) && s.isAbout(e)
+}
+
+// compared is how many digits of two numbers are, from the end: what stands before differs by how a number is
+// written.
+const compared = 9
+
+func lastDigits(number string) string { return number[max(0, len(number)-compared):] }
+
+func digits(text string) string {
+	if strings.Trim(text, "0123456789+ ().-/") != "" {
+		return ""
+	}
+	return strings.Map(func(r rune) rune {
+		if r < '0' || r > '9' {
+			return -1
+		}
+		return r
+	}, text)
+}
+
+// hasDigits is whether some bytes hold the digits of a number, perhaps with what is written between them.
+func hasDigits(data []byte, number string) bool {
+	for len(data) > 0 {
+		at := bytes.IndexByte(data, number[0])
+		if at < 0 {
+			return false
+		}
+		data = data[at+1:]
+		if begins(data, number[1:]) {
+			return true
+		}
+	}
+	return false
+}
+
+func begins(data []byte, number string) bool {
+	for i := 0; number != ""; i++ {
+		switch {
+		case i == len(data):
+			return false
+		case data[i] == number[0]:
+			number = number[1:]
+		case strings.IndexByte(" ().-", data[i]) < 0:
+			return false
+		}
+	}
+	return true
+}
+
+// isAbout is whether a number of the event is the one that is looked for.
+func (s *search) isAbout(e journal.Stored) bool {
+	record, err := e.Record()
+	if err != nil {
+		return false
+	}
+	decoded := s.plan.decode(&record)
+	return slices.ContainsFunc(numbersOf(decoded), func(number string) bool {
+		has := digits(number)
+		if len(has) < 5 || len(s.number) < 5 { // an extension, or a queue
+			return has == s.number
+		}
+		return strings.Contains(has, lastDigits(s.number)) || strings.HasSuffix(s.number, lastDigits(has)) && len(has) >= compared
+	})
+}
+
+// numbersOf are the numbers of an event, in every form that it has them.
+func numbersOf(e *event.Event) []string {
+	var all []string
+	party := func(p event.Party) { all = append(all, p.Number, p.Raw, p.Extension) }
+	if c := e.Call; c != nil {
+		party(c.From)
+		party(c.To)
+		all = append(all, c.DID, c.Queue)
+		for _, agent := range c.Agents {
+			all = append(all, agent.Number)
+		}
+	}
+	switch {
+	case e.Extension != nil:
+		all = append(all, e.Extension.Number, e.Extension.Participant)
+	case e.SMS != nil:
+		party(e.SMS.From)
+		party(e.SMS.To)
+	case e.Fax != nil:
+		party(e.Fax.From)
+		party(e.Fax.To)
+	case e.Voicemail != nil:
+		all = append(all, e.Voicemail.Mailbox, e.Voicemail.Caller)
+	case e.Survey != nil:
+		party(e.Survey.From)
+		party(e.Survey.To)
+	case e.Campaign != nil:
+		all = append(all, e.Campaign.Number)
+	case e.QueueReservation != nil:
+		all = append(all, e.QueueReservation.Queue, e.QueueReservation.Caller)
+	}
+	return all
+}
+
+// withOutcome takes the events that have the outcome that is looked for.
+func (s *search) withOutcome(ctx context.Context, candidates []journal.Head) ([]journal.Head, error) {
+	if s.query.Target == "" && s.query.Outcome == "" || len(candidates) == 0 {
+		return candidates, nil
+	}
+	seqs := make([]uint64, len(candidates))
+	for i, h := range candidates {
+		seqs[i] = h.Seq
+	}
+	fates, err := s.webhook.fates(ctx, seqs)
+	if err != nil {
+		return nil, err
+	}
+	wanted := func(h journal.Head) bool {
+		for target, outcome := range fates.outcomes(h.Seq) {
+			if (s.query.Target == "" || s.query.Target == target) && (outcome == s.query.Outcome || s.query.Outcome == "" && outcome != admin.NotSent) {
+				return true
+			}
+		}
+		return false
+	}
+	return slices.DeleteFunc(candidates, func(h journal.Head) bool { return !wanted(h) }), nil
+}
+
+// fates are what became of some events at a webhook's targets.
+type fates struct {
+	targets  []string                     // of the webhook, in its order
+	attempts map[uint64][]journal.Attempt // by event
+	done     map[string]map[uint64]bool   // by target and event; nil where the target cannot be asked
+}
+
+func (w *webhook) fates(ctx context.Context, seqs []uint64) (*fates, error) {
+	f := &fates{attempts: map[uint64][]journal.Attempt{}, done: map[string]map[uint64]bool{}}
+	if p := w.current(); p != nil {
+		for _, t := range p.targets {
+			f.targets = append(f.targets, t.spec.Name)
+		}
+	}
+	for _, seq := range seqs {
+		attempts, err := w.journal.Attempts(seq)
+		if err != nil {
+			return nil, err
+		}
+		f.attempts[seq] = attempts
+	}
+	running, err := w.chosen("")
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	for name, d := range running {
+		done, err := d.Done(ctx, seqs)
+		if err != nil {
+			continue // what is known of attempts says enough
+		}
+		f.done[name] = map[uint64]bool{}
+		for i, seq := range seqs {
+			f.done[name][seq] = done[i]
+		}
+	}
+	return f, nil
+}
+
+// of are the attempts of an event at a target.
+func (f *fates) of(seq uint64, target string) []journal.Attempt {
+	return slices.DeleteFunc(slices.Clone(f.attempts[seq]), func(a journal.Attempt) bool { return a.Target != target })
+}
+
+func (f *fates) outcome(seq uint64, target string) admin.Outcome {
+	attempts := f.of(seq, target)
+	done, known := f.done[target][seq]
+	switch {
+	case len(attempts) == 0 && known && !done:
+		return admin.Pending
+	case len(attempts) == 0:
+		return admin.NotSent
+	}
+	switch last := attempts[len(attempts)-1]; {
+	case known && !done: // also what was delivered, and is replayed
+		return admin.Retrying
+	case last.Result == journal.Delivered:
+		return admin.Delivered
+	case last.Result == journal.DeadLettered:
+		return admin.DeadLettered
+	case known: // delivered a moment ago, and not in the log yet
+		return admin.Delivered
+	}
+	return admin.Retrying
+}
+
+// outcomes are those of an event by target, also of targets that are no more.
+func (f *fates) outcomes(seq uint64) map[string]admin.Outcome {
+	all := map[string]admin.Outcome{}
+	for _, target := range f.targets {
+		all[target] = f.outcome(seq, target)
+	}
+	for _, a := range f.attempts[seq] {
+		if _, ok := all[a.Target]; !ok {
+			all[a.Target] = f.outcome(seq, a.Target)
+		}
+	}
+	return all
+}
+
+// calls describes calls that a search found, with their other events.
+func (w *webhook) calls(ctx context.Context, list []found) ([]listed, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	byLane := map[string]int{} // its place in the list
+	bySeq := map[uint64]int{}
+	for i, one := range list {
+		bySeq[one.seq] = i
+		if one.lane != "" {
+			byLane[one.lane] = i
+		}
+	}
+	events := make([][]journal.Record, len(list)) // of each, the newest first
+	var trouble error
+	newest, oldest := list[0].seq, list[len(list)-1].seq
+	err := w.journal.Back(newest+aroundEvents, func(e journal.Stored) bool {
+		i, ok := bySeq[e.Seq]
+		if !ok && e.Lane != "" {
+			i, ok = byLane[e.Lane]
+		}
+		if ok && len(events[i]) < listedEvents {
+			record, err := e.Record()
+			trouble = cmp.Or(trouble, err)
+			events[i] = append(events[i], record)
+		}
+		return trouble == nil && e.Seq+aroundEvents > oldest && ctx.Err() == nil
+	})
+	if err = cmp.Or(err, trouble, ctx.Err()); err != nil {
+		return nil, err
+	}
+	calls := make([]listed, 0, len(list))
+	for i := range list {
+		if len(events[i]) == 0 { // dropped meanwhile
+			continue
+		}
+		slices.Reverse(events[i])
+		call, err := w.call(ctx, events[i])
+		if err != nil {
+			return nil, err
+		}
+		calls = append(calls, listed{Call: call, at: list[i].at})
+	}
+	return calls, nil
+}
+
+// call describes a call by its events, in the order received.
+func (w *webhook) call(ctx context.Context, events []journal.Record) (admin.Call, error) {
+	p := w.current()
+	first, last := &events[0], &events[len(events)-1]
+	call := admin.Call{
+		Webhook: w.id(), ID: first.Lane, Provider: p.manifest.Spec.Provider,
+		First: first.Request.ReceivedAt, Last: last.Request.ReceivedAt, Outcomes: map[string]admin.Outcome{},
+	}
+	if first.Lane == "" {
+		call.Event = first.ID
+	}
+	seqs := make([]uint64, len(events))
+	for i := range events {
+		seqs[i] = events[i].Seq
+		e := p.decode(&events[i])
+		call.Types = append(call.Types, e.Type)
+		if c := e.Call; c != nil {
+			call.Direction = cmp.Or(c.Direction, call.Direction)
+			call.From = cmp.Or(call.From, c.From.Number, c.From.Raw)
+			call.To = cmp.Or(call.To, c.To.Number, c.To.Raw)
+			call.State = cmp.Or(c.State, call.State)
+			if c.TalkSeconds != nil {
+				call.TalkSeconds = c.TalkSeconds
+			}
+		}
+		if e.Extension != nil && e.Call == nil {
+			call.From, call.State = cmp.Or(call.From, e.Extension.Number), cmp.Or(e.Extension.State, call.State)
+		}
+		if e.SMS != nil {
+			call.From, call.To = cmp.Or(e.SMS.From.Number, e.SMS.From.Raw), cmp.Or(e.SMS.To.Number, e.SMS.To.Raw)
+		}
+	}
+	fates, err := w.fates(ctx, seqs)
+	if err != nil {
+		return call, err
+	}
+	for _, seq := range seqs {
+		for target, outcome := range fates.outcomes(seq) {
+			call.Outcomes[target] = outcome.Worse(call.Outcomes[target])
+		}
+	}
+	return call, nil
+}
+
+// Call implements admin.Service.
+func (r *Receiver) Call(ctx context.Context, id admin.Webhook, callID, eventID string) (detail admin.CallDetail, err error) {
+	w, err := r.find(id)
+	if err != nil {
+		return detail, err
+	}
+	if callID == "" && eventID == "" {
+		return detail, fmt.Errorf("%w: expected the id of a call, or of an event", admin.ErrInvalid)
+	}
+	events, more, err := w.eventsOf(ctx, callID, eventID)
+	if err != nil {
+		return detail, err
+	}
+	if len(events) == 0 {
+		return detail, fmt.Errorf("%w: the journal of %s has no call %q", admin.ErrNotFound, id, cmp.Or(callID, eventID))
+	}
+	if detail.Call, err = w.call(ctx, events); err != nil {
+		return detail, err
+	}
+	detail.More = more
+	return detail, w.describe(ctx, &detail, events)
+}
+
+// eventsOf are the events of a call, in the order received, or those around one event: of its call, or it
+// alone. more says that there are earlier ones.
+func (w *webhook) eventsOf(ctx context.Context, callID, eventID string) (events []journal.Record, more bool, err error) {
+	var trouble error
+	var since time.Time
+	err = w.journal.Back(0, func(e journal.Stored) bool {
+		if ctx.Err() != nil || !since.IsZero() && since.Sub(e.ReceivedAt) > aroundTime*12 {
+			return false
+		}
+		if !(callID != "" && e.Lane == callID || callID == "" && e.ID == eventID) {
+			return true
+		}
+		if len(events) == detailEvents {
+			more = true
+			return false
+		}
+		since = e.ReceivedAt
+		record, err := e.Record()
+		trouble = cmp.Or(trouble, err)
+		events = append(events, record)
+		return trouble == nil && (callID != "" || e.ID != eventID)
+	})
+	if err = cmp.Or(err, trouble, ctx.Err()); err != nil {
+		return nil, false, err
+	}
+	if callID == "" && len(events) == 1 && events[0].Lane != "" {
+		return w.eventsOf(ctx, events[0].Lane, "")
+	}
+	slices.Reverse(events)
+	return events, more, nil
+}
+
+// describe says all of a call's events.
+func (w *webhook) describe(ctx context.Context, detail *admin.CallDetail, events []journal.Record) error {
+	seqs := make([]uint64, len(events))
+	for i := range events {
+		seqs[i] = events[i].Seq
+	}
+	fates, err := w.fates(ctx, seqs)
+	if err != nil {
+		return err
+	}
+	detail.Targets = fates.targets
+	for target := range detail.Outcomes {
+		if !slices.Contains(detail.Targets, target) { // one that is no more
+			detail.Targets = append(detail.Targets, target)
+		}
+	}
+	slices.Sort(detail.Targets[len(fates.targets):])
+	p := w.current()
+	for i := range events {
+		r := &events[i]
+		e := p.decode(r)
+		one := admin.EventDetail{
+			ID: r.ID, Type: e.Type, Name: e.Name, ReceivedAt: r.Request.ReceivedAt, Reason: e.Reason,
+			Request: admin.Request{Method: r.Request.Method, Path: r.Request.Path, Query: r.Request.Query, Header: r.Request.Header, Body: string(r.Request.Body)},
+			Event:   render.NewCloudEvent(render.Source(w.namespace, w.name), r, e).AppendJSON(nil),
+		}
+		for _, target := range detail.Targets {
+			d := admin.Delivery{Target: target, Outcome: fates.outcome(r.Seq, target), Attempts: []admin.Attempt{}}
+			for _, a := range fates.of(r.Seq, target) {
+				d.Attempts = append(d.Attempts, attemptOf(&a))
+			}
+			if d.Outcome == admin.NotSent {
+				d.Why = p.whyNot(target, e)
+			}
+			one.Deliveries = append(one.Deliveries, d)
+		}
+		detail.Events = append(detail.Events, one)
+	}
+	return nil
+}
+
+// whyNot says why an event did not go to a target.
+func (p *plan) whyNot(target string, e *event.Event) string {
+	t := p.target(target)
+	if t == nil {
+		return "the target is no more"
+	}
+	if p.filter == nil || t.filter == nil {
+		return t.policy.Problem
+	}
+	if wanted, _ := p.filter.Wants(e); !wanted {
+		return "the webhook's filter does not want it"
+	}
+	if wanted, _ := t.filter.Wants(e); !wanted {
+		return "the target does not want it (eventTypes, expression)"
+	}
+	return "it is older than the target, or than what the delivery log has"
+}
+
+func attemptOf(a *journal.Attempt) admin.Attempt {
+	return admin.Attempt{
+		Target: a.Target, Time: a.Time, DurationMs: float64(a.Duration.Microseconds()) / 1000, Result: string(a.Result), Status: a.Status,
+		Reason: a.Reason, Reply: a.Reply, Next: a.Next, Replay: a.Replay,
+	}
+}
+
+// Refused implements admin.Service.
+func (r *Receiver) Refused() []admin.Refused {
+	all := []admin.Refused{}
+	for _, one := range r.ingest.Refused() {
+		all = append(all, admin.Refused{
+			Time: one.Time, Webhook: one.Webhook, Path: one.Path, Code: one.Code, Reason: one.Reason, Hint: one.Hint,
+			Method: one.Method, Sender: one.Sender, UserAgent: one.UserAgent, ContentType: one.ContentType,
+		})
+	}
+	return all
+}
+
+// Status implements admin.Service.
+func (r *Receiver) Status() []admin.Status {
+	all := []admin.Status{}
+	for _, w := range r.all() {
+		all = append(all, w.status())
+	}
+	return all
+}
+
+func (w *webhook) status() admin.Status {
+	report, state, p := w.report(true), w.journal.State(), w.current()
+	s := admin.Status{
+		Webhook: w.id(), Events: report.Events, Targets: []admin.TargetStatus{},
+		Journal: admin.JournalStatus{Events: state.Events, Bytes: state.Bytes, MaxBytes: state.MaxBytes, DeadLetters: state.DeadLetters},
+	}
+	if p != nil {
+		s.Provider = p.manifest.Spec.Provider
+	}
+	running, _ := w.chosen("") // without a name there is none that may be missing
+	for _, t := range report.Targets {
+		target := admin.TargetStatus{TargetStatus: t}
+		if d, ok := running[t.Name]; ok {
+			now := d.Status()
+			target.PerMinute, target.BreakerOpen = now.PerMinute, now.BreakerOpen
+		}
+		if plan := p.target(t.Name); plan != nil {
+			target.Place = placeOf(plan.url)
+		}
+		s.Targets = append(s.Targets, target)
+	}
+	return s
+}
+
+// placeOf is where a URL leads to, without what may be a secret.
+func placeOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
