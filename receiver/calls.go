@@ -26,6 +26,7 @@ const (
 	aroundTime   = 2 * time.Hour // likewise
 	listedEvents = 100           // of a call in a list
 	detailEvents = 500           // of a call by itself
+	idPrefix     = 8             // of an event's id, which is enough to find it by
 	askTime      = time.Second   // for a dispatcher to say what it is done with
 )
 
@@ -196,7 +197,7 @@ func (s *search) matches(e journal.Stored) bool {
 		return false
 	case q.Type != "" && e.Type != q.Type:
 		return false
-	case q.Text == "", strings.Contains(e.Lane, q.Text), strings.Contains(e.ID, q.Text):
+	case q.Text == "", strings.Contains(e.Lane, q.Text), e.ID == q.Text, len(q.Text) >= idPrefix && strings.HasPrefix(e.ID, q.Text):
 		return true
 	}
 	return s.number != "" && hasDigits(e.Data, lastDigits(s.number)) && s.isAbout(e)
@@ -337,27 +338,34 @@ func (w *webhook) fates(ctx context.Context, seqs []uint64) (*fates, error) {
 			f.targets = append(f.targets, t.spec.Name)
 		}
 	}
-	for _, seq := range seqs {
+	running, err := w.chosen("")
+	if err != nil {
+		return nil, err
+	}
+	var unlogged []journal.Attempt
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	for name, d := range running {
+		done, more, err := d.Look(ctx, seqs)
+		if err != nil {
+			continue // what is known of attempts says enough
+		}
+		unlogged = append(unlogged, more...)
+		f.done[name] = map[uint64]bool{}
+		for i, seq := range seqs {
+			f.done[name][seq] = done[i]
+		}
+	}
+	for _, seq := range seqs { // after the dispatchers were asked, so that nothing falls between
 		attempts, err := w.journal.Attempts(seq)
 		if err != nil {
 			return nil, err
 		}
 		f.attempts[seq] = attempts
 	}
-	running, err := w.chosen("")
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	for name, d := range running {
-		done, err := d.Done(ctx, seqs)
-		if err != nil {
-			continue // what is known of attempts says enough
-		}
-		f.done[name] = map[uint64]bool{}
-		for i, seq := range seqs {
-			f.done[name][seq] = done[i]
+	for _, a := range unlogged {
+		if !slices.ContainsFunc(f.attempts[a.Seq], func(b journal.Attempt) bool { return a.Target == b.Target && a.Time.Equal(b.Time) }) {
+			f.attempts[a.Seq] = append(f.attempts[a.Seq], a)
 		}
 	}
 	return f, nil
@@ -384,8 +392,6 @@ func (f *fates) outcome(seq uint64, target string) admin.Outcome {
 		return admin.Delivered
 	case last.Result == journal.DeadLettered:
 		return admin.DeadLettered
-	case known: // delivered a moment ago, and not in the log yet
-		return admin.Delivered
 	}
 	return admin.Retrying
 }

@@ -64,7 +64,6 @@ func (w *watched) settled() {
 		all, err := w.Status(context.Background())
 		return err == nil && len(all) == 1 && !slices.ContainsFunc(all[0].Targets, func(t admin.TargetStatus) bool { return t.Pending > 0 })
 	})
-	time.Sleep(450 * time.Millisecond) // twice as long as the log may wait to be written
 }
 
 func (w *watched) search(q admin.CallQuery) (ids []string) {
@@ -105,7 +104,7 @@ func TestCallsAreFound(t *testing.T) {
 		{"national number", admin.CallQuery{Text: "02035141598"}, []string{"3.1", "1.1"}},
 		{"international number", admin.CallQuery{Text: "+44 20 3514 1598"}, []string{"3.1", "1.1"}},
 		{"extension", admin.CallQuery{Text: "902"}, []string{"3.1", "2.1", "1.1"}},
-		{"no extension, though the digits are there", admin.CallQuery{Text: "14"}, nil},
+		{"no extension, though the digits are there", admin.CallQuery{Text: "0203"}, nil},
 		{"another number", admin.CallQuery{Text: "02035141599"}, nil},
 		{"type", admin.CallQuery{Type: event.CallRinging}, []string{"2.1", "1.1"}},
 		{"dead letters", admin.CallQuery{Outcome: admin.DeadLettered}, []string{"2.1"}},
@@ -203,11 +202,13 @@ func TestACallTellsAll(t *testing.T) {
 
 	_, err = w.Replay(t.Context(), id, admin.Selection{Target: "billing", DeadLetters: true})
 	require.NoError(t, err)
-	w.settled()
-	detail, err = w.Call(t.Context(), id, "2.1", "")
-	require.NoError(t, err)
-	replayed := detail.Events[1].Deliveries[1]
-	require.Equal(t, admin.Delivered, replayed.Outcome)
+	var replayed admin.Delivery
+	w.eventually("it is delivered", func() bool {
+		detail, err := w.Call(t.Context(), id, "2.1", "")
+		require.NoError(t, err)
+		replayed = detail.Events[1].Deliveries[1]
+		return replayed.Outcome == admin.Delivered
+	})
 	require.Len(t, replayed.Attempts, 2)
 	require.NotEmpty(t, replayed.Attempts[1].Replay)
 }

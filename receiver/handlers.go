@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
+	"github.com/pbxhook/pbxhook/receiver/console"
 )
 
 // metricsHandler serves what machines ask: Prometheus, the kubelet and the operator.
@@ -28,11 +29,12 @@ func (r *Receiver) metricsHandler() http.Handler {
 	return mux
 }
 
-// adminHandler serves what people ask, on a loopback address.
+// adminHandler serves what people ask, on a loopback address: the console, and the API behind the commands.
 func (r *Receiver) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /statusz", r.statusz)
 	admin.Register(mux, r)
+	console.Register(mux, r)
 	return mux
 }
 

@@ -83,7 +83,7 @@ func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 	}()
 	select {
 	case address := <-serving:
-		_, _ = fmt.Fprintf(out, "receiver  http://%s%sdemo/{simotel,voipstudio,acefone}\nstatus    http://%s/statusz\ntarget    http://%s\n\n",
+		_, _ = fmt.Fprintf(out, "receiver  http://%s%sdemo/{simotel,voipstudio,acefone}\nconsole   http://%s/\ntarget    http://%s\n\n",
 			address, ingest.Prefix, options.Admin, target.address)
 		return play(ctx, out, address, target, once)
 	case err := <-ended:
@@ -224,12 +224,14 @@ func table(out io.Writer, calls []demoCall, target *demoTarget) {
 	_ = w.Flush() // to the same place as all else
 }
 
-// demoTarget is a service that takes CloudEvents and remembers which came for which call.
+// demoTarget is a service that takes CloudEvents and remembers which came for which call. At /billing it refuses
+// some, and at /analytics it takes some only when they come again: so that there is something to see.
 type demoTarget struct {
 	server  *http.Server
 	address string
 
 	mu    sync.Mutex
+	asked map[string]int // by path
 	calls map[string][]string
 	order []string
 	news  chan struct{}
@@ -240,7 +242,7 @@ func newDemoTarget() (*demoTarget, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the demo's target: %w", err)
 	}
-	t := &demoTarget{address: listener.Addr().String(), calls: map[string][]string{}, news: make(chan struct{}, 1)}
+	t := &demoTarget{address: listener.Addr().String(), calls: map[string][]string{}, asked: map[string]int{}, news: make(chan struct{}, 1)}
 	t.server = &http.Server{Handler: http.HandlerFunc(t.take), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = t.server.Serve(listener) }() // ends with Close, which demo waits for
 	return t, nil
@@ -253,6 +255,12 @@ func (t *demoTarget) take(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := json.NewDecoder(io.LimitReader(r.Body, 2*event.MaxBody)).Decode(&ce); err != nil {
 		http.Error(w, "expected a CloudEvent in JSON", http.StatusBadRequest)
+		return
+	}
+	if code, reply := t.trouble(r); code != 0 {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, reply) // who asked may be gone
 		return
 	}
 	t.mu.Lock()
@@ -271,6 +279,29 @@ func (t *demoTarget) take(w http.ResponseWriter, r *http.Request) {
 	default:
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+const (
+	refuseEvery = 10 // of billing's events, the first one too
+	delayEvery  = 3  // of analytics'
+)
+
+// trouble is why a request is not taken, where it is not.
+func (t *demoTarget) trouble(r *http.Request) (code int, reply string) {
+	if r.Header.Get("Pbxhook-Replay") != "" {
+		return 0, ""
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.asked[r.URL.Path]
+	t.asked[r.URL.Path]++
+	switch {
+	case r.URL.Path == "/billing" && n%refuseEvery == 0:
+		return http.StatusUnprocessableEntity, `{"error":"no account has this number; make one, and send it again"}`
+	case r.URL.Path == "/analytics" && n%delayEvery == 1:
+		return http.StatusInternalServerError, `{"error":"the database was locked"}`
+	}
+	return 0, ""
 }
 
 // of are the ids of the events that came for a call. Two PBXs may give two calls one id.

@@ -43,7 +43,7 @@ const (
 // CallQuery says which calls; all that is set must hold for one event of the call.
 type CallQuery struct {
 	Webhook string     // namespace/name; empty: all
-	Text    string     // a number of any form, or a part of a call's or event's id
+	Text    string     // a number of any form, a part of a call's id, or the beginning of an event's
 	Type    event.Type // canonical type
 	Target  string     // that has an outcome
 	Outcome Outcome    // at the target, or at any

@@ -107,25 +107,27 @@ func New(name string, j journal.Journal, log *slog.Logger, policy Policy, attemp
 // Unlogged leaves the delivery log out, to measure what it costs.
 func (d *Dispatcher) Unlogged() { d.logged = false }
 
-// question asks which events the target is done with.
+// question asks what became of some events.
 type question struct {
 	seqs     []uint64
 	done     []bool
+	unlogged []journal.Attempt
 	answered chan struct{}
 }
 
-// Done says for each of some events whether the target is done with it: it has it, does not want it, or it
-// is a dead letter. It needs a dispatcher that runs.
-func (d *Dispatcher) Done(ctx context.Context, seqs []uint64) ([]bool, error) {
+// Look says for each of some events whether the target is done with it: it has it, does not want it, or it
+// is a dead letter; and gives the attempts at them that are not in the delivery log yet. It needs a
+// dispatcher that runs.
+func (d *Dispatcher) Look(ctx context.Context, seqs []uint64) (done []bool, unlogged []journal.Attempt, err error) {
 	q := &question{seqs: seqs, done: make([]bool, len(seqs)), answered: make(chan struct{})}
 	select {
 	case d.questions <- q:
 		<-q.answered
-		return q.done, nil
+		return q.done, q.unlogged, nil
 	case <-d.ended:
-		return nil, fmt.Errorf("ask target %s: it is not delivered to any more", d.name)
+		return nil, nil, fmt.Errorf("ask target %s: it is not delivered to any more", d.name)
 	case <-ctx.Done():
-		return nil, fmt.Errorf("ask target %s: %w", d.name, ctx.Err())
+		return nil, nil, fmt.Errorf("ask target %s: %w", d.name, ctx.Err())
 	}
 }
 

@@ -46,7 +46,7 @@ func TestEveryAttemptIsLogged(t *testing.T) {
 	b.eventually("refused is a dead letter", func() bool { return len(b.letters()) == 1 })
 	require.EqualValues(t, 1, b.replay(2))
 	b.all(3)
-	done, err := b.running.Done(t.Context(), []uint64{1, 2, 3, 4, 5})
+	done, _, err := b.running.Look(t.Context(), []uint64{1, 2, 3, 4, 5})
 	require.NoError(t, err)
 	require.Equal(t, []bool{true, true, true, true, false}, done)
 	stop()
@@ -59,7 +59,7 @@ func TestEveryAttemptIsLogged(t *testing.T) {
 	}, b.lines(3))
 	require.Empty(t, b.lines(4))
 	require.EqualValues(t, 3, b.running.Status().PerMinute)
-	_, err = b.running.Done(t.Context(), []uint64{1})
+	_, _, err = b.running.Look(t.Context(), []uint64{1})
 	require.ErrorContains(t, err, "not delivered to any more")
 }
 

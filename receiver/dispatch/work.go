@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,10 +109,7 @@ func (w *work) run(ctx, attempts context.Context) {
 		case <-w.configNew:
 			w.configure()
 		case q := <-w.questions:
-			for i, seq := range q.seqs {
-				q.done[i] = w.progress.has(seq) && w.progress.replay(seq) == nil
-			}
-			close(q.answered)
+			w.answer(q)
 		case wish := <-w.replays:
 			wish.taken, wish.err = w.replay(wish)
 			close(wish.done)
@@ -424,6 +422,19 @@ func (w *work) again(r result) {
 	}
 	w.waiting.add(l)
 	w.note(r, journal.Retried)
+}
+
+func (w *work) answer(q *question) {
+	for i, seq := range q.seqs {
+		q.done[i] = w.progress.has(seq) && w.progress.replay(seq) == nil
+	}
+	for _, a := range w.attempts {
+		if slices.Contains(q.seqs, a.Seq) {
+			a.Target = w.name
+			q.unlogged = append(q.unlogged, a)
+		}
+	}
+	close(q.answered)
 }
 
 // note writes an attempt into the delivery log, with the next cursor.
