@@ -21,9 +21,13 @@ demo: ## the main job on this machine: PBXs, a receiver, a target (ONCE=1: one r
 	go run ./cmd/pbxhook demo $(if $(ONCE),--once)
 
 .PHONY: test
-test: ## unit, golden, envtest and short fuzzing, with the race detector; gets its API server by itself
-	assets=$$(hack/envtest) && KUBEBUILDER_ASSETS=$$assets go test -race $(PACKAGES)
+test: ## unit, golden, envtest, browser and short fuzzing, with the race detector; gets its API server and browser by itself
+	assets=$$(hack/envtest) && chromium=$$(hack/chromium) && KUBEBUILDER_ASSETS=$$assets PBXHOOK_CHROMIUM=$$chromium go test -race $(PACKAGES)
 	$(MAKE) --no-print-directory fuzz FUZZTIME=10s
+
+.PHONY: console-shots
+console-shots: ## the docs' pictures of the console, taken anew
+	chromium=$$(hack/chromium) && PBXHOOK_CHROMIUM=$$chromium go test -count=1 ./test/console -run 'TestDemo|TestNarrowAndDark' -shots
 
 .PHONY: fuzz
 fuzz: ## every fuzzer for FUZZTIME
