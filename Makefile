@@ -56,6 +56,7 @@ verify: ## generated files up to date, format, vet, lint
 .PHONY: build
 build: ## bin/operator, bin/receiver, bin/pbxhook, static
 	for command in operator receiver pbxhook; do $(BUILD) -o bin/$$command ./cmd/$$command; done
+	ln -sf pbxhook bin/kubectl-pbxhook # which kubectl finds in the PATH, as kubectl pbxhook
 
 .PHONY: image
 image: ## the one image, in dist/image.tar (IMG=name:tag, IMAGE_TOOL=docker or buildah, PLATFORMS=linux/amd64,linux/arm64)

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,15 +15,15 @@ import (
 func deadLettersCommand() *cobra.Command {
 	var receiver receiverFlags
 	var s admin.Selection
-	var output string
+	var output outputFlag
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "dead-letters [NAME] [-n NAMESPACE | --admin URL]",
 		Short: "List the events that were given up for a target",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return fmt.Errorf("-o: expected json, got %q", output)
+			if err := output.check(); err != nil {
+				return err
 			}
 			letters := []admin.DeadLetter{}
 			err := receiver.each(cmd.Context(), first(args), func(ctx context.Context, c *admin.Client, w admin.Webhook) error {
@@ -36,16 +34,13 @@ func deadLettersCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), letters)
-			}
-			return deadLetterTable(cmd.OutOrStdout(), letters)
+			return output.write(cmd.OutOrStdout(), letters, func(w io.Writer) { deadLetterTable(w, letters) })
 		},
 	}
 	receiver.add(cmd)
+	output.add(cmd)
 	cmd.PersistentFlags().StringVar(&s.Target, "target", "", "one target (default: all)")
 	cmd.Flags().StringVar(&s.Call, "call", "", "events of one call")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json, or a table")
 	cmd.Flags().IntVar(&limit, "limit", 1000, "how many to list of each webhook, at most")
 	cmd.AddCommand(showDeadLetter(&receiver, &s), replayDeadLetters(&receiver, &s), dropDeadLetters(&receiver, &s))
 	return cmd
@@ -58,25 +53,11 @@ func first(args []string) string {
 	return args[0]
 }
 
-func printJSON(out io.Writer, value any) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(value); err != nil {
-		return fmt.Errorf("write the answer: %w", err)
-	}
-	return nil
-}
-
-func deadLetterTable(out io.Writer, letters []admin.DeadLetter) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "WEBHOOK\tTARGET\tEVENT\tCALL\tATTEMPTS\tSTATUS\tGIVEN UP\tREASON")
+func deadLetterTable(w io.Writer, letters []admin.DeadLetter) {
+	line(w, "WEBHOOK\tTARGET\tEVENT\tCALL\tATTEMPTS\tSTATUS\tGIVEN UP\tREASON")
 	for _, l := range letters {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", l.Webhook, l.Target, l.ID, l.CallID, l.Attempts, l.Status, l.Time.Format(time.RFC3339), l.Reason)
+		line(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s", l.Webhook, l.Target, l.ID, l.CallID, l.Attempts, l.Status, l.Time.Format(time.RFC3339), l.Reason)
 	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("write the table: %w", err)
-	}
-	return nil
 }
 
 func showDeadLetter(receiver *receiverFlags, s *admin.Selection) *cobra.Command {
@@ -160,7 +141,7 @@ func replayDeadLetters(receiver *receiverFlags, s *admin.Selection) *cobra.Comma
 			if err != nil {
 				return err
 			}
-			return replay(cmd, receiver, name, selection)
+			return replay(cmd, receiver, name, selection, false)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all of them")

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 	_ "time/tzdata" // for machines without zone files
 
@@ -30,6 +32,10 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.SetOut(os.Stdout)
-	cmd.AddCommand(runCommand(), demoCommand(), sendCommand(), simulateCommand(), decodeCommand(), checkCommand(), deadLettersCommand(), replayCommand(), journalCommand())
+	cmd.AddCommand(runCommand(), demoCommand(), sendCommand(), simulateCommand(), decodeCommand(), checkCommand(),
+		statusCommand(), callsCommand(), tailCommand(), deadLettersCommand(), replayCommand(), consoleCommand(), journalCommand())
+	if strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl-") { // which kubectl finds as its own
+		cmd.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl pbxhook"}
+	}
 	return cmd
 }

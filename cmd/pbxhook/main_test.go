@@ -407,7 +407,7 @@ func TestDeadLettersAndReplay(t *testing.T) {
 		"not found: no dead letter x":       {"dead-letters", "drop", "x"},
 		"expected the id of an event":       {"dead-letters", "drop"},
 		"has no target nobody":              {"dead-letters", "--target", "nobody"},
-		"expected json":                     {"dead-letters", "-o", "yaml"},
+		"expected json or yaml":             {"dead-letters", "-o", "xml"},
 		"expected a limit":                  {"dead-letters", "--limit", "0"},
 		"webhook default/pbx has no target": {"replay", "--event", "x", "--target", "nobody", "pbx"},
 	} {

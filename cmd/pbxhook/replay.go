@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ func replayCommand() *cobra.Command {
 	var receiver receiverFlags
 	var s admin.Selection
 	var from, to string
+	var wait bool
 	cmd := &cobra.Command{
 		Use:   "replay [NAME] [-n NAMESPACE | --admin URL]",
 		Short: "Hand kept events to targets again, decoded anew",
@@ -33,10 +35,11 @@ func replayCommand() *cobra.Command {
 			if err := s.Check(); err != nil {
 				return fmt.Errorf("%w: give --call, --event, --from, --to or --dead-letters", err)
 			}
-			return replay(cmd, &receiver, first(args), s)
+			return replay(cmd, &receiver, first(args), s, wait)
 		},
 	}
 	receiver.add(cmd)
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the targets are done with all that waits, and say how far they are")
 	flags := cmd.Flags()
 	flags.StringVar(&s.Target, "target", "", "to one target (default: all)")
 	flags.StringVar(&s.Call, "call", "", "the events of a call")
@@ -63,7 +66,7 @@ func parseTime(flag, text string) (time.Time, error) {
 }
 
 // replay asks for a replay and says what comes of it.
-func replay(cmd *cobra.Command, receiver *receiverFlags, name string, s admin.Selection) error {
+func replay(cmd *cobra.Command, receiver *receiverFlags, name string, s admin.Selection, wait bool) error {
 	events := int64(0)
 	err := receiver.each(cmd.Context(), name, func(ctx context.Context, c *admin.Client, w admin.Webhook) error {
 		answer, err := c.Replay(ctx, w, s)
@@ -79,10 +82,44 @@ func replay(cmd *cobra.Command, receiver *receiverFlags, name string, s admin.Se
 				cmd.Printf("%s: replay %s: %d events to %s\n", w, answer.ID, n, target)
 			}
 		}
+		if wait {
+			return settled(ctx, cmd, c, w, answer.Targets)
+		}
 		return nil
 	})
 	if err == nil && events == 0 {
 		err = fmt.Errorf("%w: no event to replay: those that a target does not have yet are on their way", admin.ErrNotFound)
 	}
 	return err
+}
+
+const settlePause = 300 * time.Millisecond
+
+// settled waits until targets have nothing pending.
+func settled(ctx context.Context, cmd *cobra.Command, c *admin.Client, w admin.Webhook, targets map[string]int64) error {
+	var pending atomic.Int64
+	stop := progress(cmd, func() string { return fmt.Sprintf("%s: %d events wait", w, pending.Load()) })
+	defer stop()
+	for {
+		select { // first, so that the targets have begun
+		case <-ctx.Done():
+			return nil
+		case <-time.After(settlePause):
+		}
+		all, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		pending.Store(0)
+		for _, s := range all {
+			for _, t := range s.Targets {
+				if targets[t.Name] > 0 && s.Webhook == w.String() {
+					pending.Add(t.Pending)
+				}
+			}
+		}
+		if pending.Load() == 0 {
+			return nil
+		}
+	}
 }

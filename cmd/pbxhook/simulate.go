@@ -74,7 +74,7 @@ func simulateCommand() *cobra.Command {
 				chosen = append(chosen, scenario)
 			}
 			run := simulation{Simulator: s, to: to, zone: zone, scenarios: chosen, calls: calls, rate: callRate}
-			return run.play(cmd.Context(), cmd.OutOrStdout())
+			return run.play(cmd)
 		},
 	}
 	pbx.add(cmd)
@@ -125,8 +125,15 @@ func (t *tally) add(answer string, taken bool) {
 	}
 }
 
+func (t *tally) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sent
+}
+
 // play plays the calls and says what became of their events. It fails when one was not taken.
-func (s *simulation) play(ctx context.Context, out io.Writer) error {
+func (s *simulation) play(cmd *cobra.Command) error {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	limit := rate.NewLimiter(rate.Inf, 1)
 	if s.rate > 0 {
 		limit = rate.NewLimiter(rate.Limit(s.rate), 1)
@@ -137,6 +144,7 @@ func (s *simulation) play(ctx context.Context, out io.Writer) error {
 	room := make(chan struct{}, simultaneous)
 	var wg sync.WaitGroup
 	begin, begun := time.Now(), 0
+	stop := progress(cmd, func() string { return fmt.Sprintf("%d events sent", t.count()) })
 	for n := 1; n <= s.calls && limit.Wait(ctx) == nil; n++ {
 		room <- struct{}{}
 		begun++
@@ -146,6 +154,7 @@ func (s *simulation) play(ctx context.Context, out io.Writer) error {
 		})
 	}
 	wg.Wait()
+	stop()
 	_, _ = fmt.Fprintf(out, "%d calls, %d events in %s\n", begun, t.sent, time.Since(begin).Round(time.Millisecond))
 	for _, answer := range slices.Sorted(maps.Keys(t.answers)) {
 		_, _ = fmt.Fprintf(out, "%7d  %s\n", t.answers[answer], answer)

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -66,7 +67,7 @@ func (c *Client) Follow(ctx context.Context, tell func(Update) error) error {
 	}
 	response, err := http.DefaultClient.Do(request) // whose answers may last
 	if err != nil {
-		return fmt.Errorf("ask the receiver: %w", err)
+		return c.unreachable(err)
 	}
 	defer func() { _ = response.Body.Close() }() // it was only read
 	if response.StatusCode != http.StatusOK {
@@ -116,6 +117,14 @@ func (w Webhook) path(rest string) string {
 	return "/api/v1/webhooks/" + url.PathEscape(w.Namespace) + "/" + url.PathEscape(w.Name) + rest
 }
 
+// unreachable says what to do about it.
+func (c *Client) unreachable(err error) error {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("nobody listens at %s: expected a receiver there, such as a running `pbxhook run --admin %s`", c.base, strings.TrimPrefix(c.base, "http://"))
+	}
+	return fmt.Errorf("ask the receiver: %w", err)
+}
+
 func (c *Client) do(ctx context.Context, method, path string, body, answer any) error {
 	var sent io.Reader = http.NoBody
 	if body != nil {
@@ -134,7 +143,7 @@ func (c *Client) do(ctx context.Context, method, path string, body, answer any) 
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask the receiver: %w", err)
+		return c.unreachable(err)
 	}
 	defer func() { _ = response.Body.Close() }() // it was only read
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pbxhook/pbxhook/receiver/admin"
+)
+
+// webhookStatus is what Kubernetes and the receiver say of a webhook.
+type webhookStatus struct {
+	admin.Status
+	Conditions []metav1.Condition `json:"conditions,omitempty"` // of a webhook in a cluster
+	// Unreachable says why the receiver did not tell.
+	Unreachable string `json:"unreachable,omitempty"`
+}
+
+func statusCommand() *cobra.Command {
+	var receiver receiverFlags
+	var output outputFlag
+	cmd := &cobra.Command{
+		Use:   "status [NAME] [-n NAMESPACE | --admin URL]",
+		Short: "Say how a webhook fares: conditions, events, journal, targets",
+		Long: "Say how a webhook fares: conditions, events, journal, targets. The exit status is 0 when all is well,\n" +
+			"and 1 when a condition or a target is not.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := output.check(); err != nil {
+				return err
+			}
+			all, err := receiver.statuses(cmd.Context(), first(args))
+			if err != nil {
+				return err
+			}
+			if err := output.write(cmd.OutOrStdout(), all, func(w io.Writer) { statusTable(w, all) }); err != nil {
+				return err
+			}
+			if trouble := unwell(all); trouble != "" {
+				return errors.New(trouble)
+			}
+			return nil
+		},
+	}
+	receiver.add(cmd)
+	output.add(cmd)
+	return cmd
+}
+
+// statuses asks for the webhook that is meant or, of a local receiver, for all.
+func (f *receiverFlags) statuses(ctx context.Context, name string) ([]webhookStatus, error) {
+	all := []webhookStatus{}
+	var object *webhookStatus
+	if f.admin == "" && name != "" {
+		conditions, err := f.conditions(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		object = &webhookStatus{Conditions: conditions, Status: admin.Status{Webhook: f.namespace + "/" + name}}
+	}
+	client, webhooks, end, err := f.connect(ctx, name)
+	if err != nil && object != nil { // what Kubernetes says is worth telling without the rest
+		object.Unreachable = err.Error()
+		return append(all, *object), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	found, err := client.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range found {
+		if !slices.ContainsFunc(webhooks, func(w admin.Webhook) bool { return w.String() == s.Webhook }) {
+			continue
+		}
+		one := webhookStatus{Status: s}
+		if object != nil {
+			one.Conditions = object.Conditions
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+func statusTable(w io.Writer, all []webhookStatus) {
+	for i, s := range all {
+		if i > 0 {
+			line(w, "")
+		}
+		line(w, "WEBHOOK\t%s\t%s", s.Webhook, s.Provider)
+		for _, c := range s.Conditions {
+			line(w, "%s\t%s\t%s", c.Type, c.Status, strings.TrimSpace(c.Reason+" "+c.Message))
+		}
+		if s.Unreachable != "" {
+			line(w, "receiver\tunknown\t%s", s.Unreachable)
+			continue
+		}
+		last := "never"
+		if t := s.Events.LastReceivedTime; t != nil {
+			last = stamp(t.Time)
+		}
+		line(w, "events\t%d received\tlast %s; %d could not be decoded, %d requests refused", s.Events.Received, last, s.Events.Unparsed, s.Events.Rejected)
+		line(w, "journal\t%d events\t%.1f of %.1f MiB; %d dead letters", s.Journal.Events, mib(s.Journal.Bytes), mib(s.Journal.MaxBytes), s.Journal.DeadLetters)
+		line(w, "\nTARGET\tHEALTHY\tPENDING\tPER MINUTE\tDELIVERED\tGIVEN UP\tLAST ERROR")
+		for _, t := range s.Targets {
+			line(w, "%s\t%t\t%d\t%d\t%d\t%d\t%s", t.Name, t.Healthy, t.Pending, t.PerMinute, t.Delivered, t.DeadLettered, t.LastError)
+		}
+	}
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
+
+// unwell names the first thing that is not as it should be.
+func unwell(all []webhookStatus) string {
+	for _, s := range all {
+		for _, c := range s.Conditions {
+			bad := c.Status == metav1.ConditionFalse && (c.Type == "Ready" || c.Type == "TargetsHealthy")
+			if bad || c.Status == metav1.ConditionTrue && c.Type == "Stalled" {
+				return fmt.Sprintf("%s: %s: %s", s.Webhook, c.Type, c.Message)
+			}
+		}
+		if s.Unreachable != "" {
+			return fmt.Sprintf("%s: the receiver was not reached", s.Webhook)
+		}
+		for _, t := range s.Targets {
+			if !t.Healthy && !strings.HasPrefix(t.LastError, "removed") {
+				return fmt.Sprintf("%s: target %s: %s", s.Webhook, t.Name, t.LastError)
+			}
+		}
+	}
+	return ""
+}
