@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -643,7 +642,7 @@ func (r *Receiver) Status() []admin.Status {
 }
 
 func (w *webhook) status() admin.Status {
-	report, state, p := w.report(true), w.journal.State(), w.current()
+	report, state, p := w.report(), w.journal.State(), w.current()
 	s := admin.Status{
 		Webhook: w.id(), Events: report.Events, Targets: []admin.TargetStatus{},
 		Journal: admin.JournalStatus{Events: state.Events, Bytes: state.Bytes, MaxBytes: state.MaxBytes, DeadLetters: state.DeadLetters},
@@ -659,18 +658,9 @@ func (w *webhook) status() admin.Status {
 			target.PerMinute, target.BreakerOpen = now.PerMinute, now.BreakerOpen
 		}
 		if plan := p.target(t.Name); plan != nil {
-			target.Place = placeOf(plan.url)
+			target.Host = plan.host
 		}
 		s.Targets = append(s.Targets, target)
 	}
 	return s
-}
-
-// placeOf is where a URL leads to, without what may be a secret.
-func placeOf(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
 }

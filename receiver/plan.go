@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -36,6 +37,7 @@ type plan struct {
 type targetPlan struct {
 	spec      v1alpha1.Target
 	url       string
+	host      string // of the URL
 	policy    dispatch.Policy
 	deliverer *deliver.Deliverer
 	filter    *filter.Target       // nil as that of the plan
@@ -201,6 +203,9 @@ func planTarget(namespace string, spec v1alpha1.Target, values *config.Manifests
 	p := targetPlan{spec: spec, url: spec.URL, policy: policyFor(&spec)}
 	if s := spec.Service; s != nil {
 		p.url = fmt.Sprintf("http://%s.%s.svc:%d%s", s.Name, namespace, s.Port, s.Path)
+	}
+	if u, err := url.Parse(p.url); err == nil { // else the attempt says so
+		p.host = u.Host
 	}
 	p.filter, p.filterErr = filter.CompileTarget(&spec)
 	if spec.Format == v1alpha1.FormatTemplate {

@@ -23,6 +23,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/deliver"
 	"github.com/pbxhook/pbxhook/receiver/http1"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
+	"github.com/pbxhook/pbxhook/receiver/tracing"
 )
 
 // Options of a receiver.
@@ -50,6 +51,8 @@ type Options struct {
 	DrainFirst bool
 	// Unlogged leaves the delivery log out.
 	Unlogged bool
+	// Tracer makes the spans of requests and attempts; nil: none.
+	Tracer *tracing.Tracer
 	// Serving is called once the webhooks are served, with the address for PBXs, and that over TLS if
 	// there is one.
 	Serving func(address, addressTLS string, webhooks []*v1alpha1.PBXWebhook)
@@ -87,7 +90,7 @@ type refusal struct {
 func New(options Options) *Receiver {
 	r := &Receiver{options: options, log: options.Log, webhooks: map[string]*webhook{}}
 	r.metrics = newMetrics(r)
-	r.ingest = ingest.NewHandler(r.log, r.metrics.answered)
+	r.ingest = ingest.NewHandler(r.log, options.Tracer, r.metrics.answered)
 	r.attempts, r.abandon = context.WithCancel(context.Background())
 	r.people, r.dismiss = context.WithCancel(context.Background())
 	return r
@@ -242,7 +245,7 @@ func (r *Receiver) webhook(ctx context.Context, id string, p *plan) (*webhook, e
 	if ok {
 		return w, nil
 	}
-	w, err := open(ctx, p, r.options, r.log)
+	w, err := open(ctx, p, r.options, r.metrics, r.log)
 	if err != nil {
 		return nil, err
 	}
@@ -266,6 +269,7 @@ func (r *Receiver) forget(kept map[string]bool) error {
 	var err error
 	for _, w := range gone {
 		err = errors.Join(err, w.close())
+		r.metrics.forget(w.id(), "")
 	}
 	return err
 }
@@ -273,10 +277,7 @@ func (r *Receiver) forget(kept map[string]bool) error {
 func (r *Receiver) closeWebhooks() error { return r.forget(nil) }
 
 // Report is what /statusz says.
-func (r *Receiver) Report() statusz.Report { return r.report(true) }
-
-// report is that, or what is counted anyway.
-func (r *Receiver) report(full bool) statusz.Report {
+func (r *Receiver) Report() statusz.Report {
 	r.mu.Lock()
 	report := statusz.Report{Webhooks: []statusz.Webhook{}}
 	if r.config != nil {
@@ -291,7 +292,7 @@ func (r *Receiver) report(full bool) statusz.Report {
 	}
 	r.mu.Unlock()
 	for _, w := range webhooks {
-		report.Webhooks = append(report.Webhooks, w.report(full))
+		report.Webhooks = append(report.Webhooks, w.report())
 	}
 	return report
 }

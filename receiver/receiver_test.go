@@ -24,6 +24,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
 	"github.com/pbxhook/pbxhook/receiver/deliver"
+	"github.com/pbxhook/pbxhook/receiver/tracing"
 	"github.com/pbxhook/pbxhook/test/loopback"
 )
 
@@ -72,6 +73,7 @@ type running struct {
 	drain         bool
 	admin         bool
 	adminAddress  string
+	tracer        *tracing.Tracer
 	log           *lines
 	cancel        context.CancelFunc
 	done          chan error
@@ -118,7 +120,7 @@ func (r *running) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan error, 1)
 	options := receiver.Options{
-		Listen: "127.0.0.1:0", Admin: r.adminAddress, ListenTLS: r.hooksTLS, DrainFirst: r.drain, Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, Networks: deliver.Networks{Loopback: true},
+		Listen: "127.0.0.1:0", Admin: r.adminAddress, Tracer: r.tracer, ListenTLS: r.hooksTLS, DrainFirst: r.drain, Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, Networks: deliver.Networks{Loopback: true},
 		Load:    func() (*config.Manifests, error) { return config.Load([]string{r.file}, nil) },
 		Serving: func(address, _ string, _ []*v1alpha1.PBXWebhook) { serving <- address },
 		Grace:   10 * time.Second, LockWait: time.Second,

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pbxhook/pbxhook/api/statusz"
@@ -23,6 +24,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/receiver/provider"
 	"github.com/pbxhook/pbxhook/receiver/render"
+	"github.com/pbxhook/pbxhook/receiver/tracing"
 )
 
 // maxRemoved is how many removed targets the status shows.
@@ -34,6 +36,7 @@ type webhook struct {
 	options         Options
 	log             *slog.Logger
 	journal         journal.Journal
+	metrics         *metrics
 
 	mu      sync.Mutex
 	targets map[string]*target
@@ -51,22 +54,22 @@ type target struct {
 }
 
 // open opens the webhook's journal, and waits while another process has it.
-func open(ctx context.Context, p *plan, options Options, log *slog.Logger) (*webhook, error) {
-	m := p.manifest
+func open(ctx context.Context, p *plan, options Options, m *metrics, log *slog.Logger) (*webhook, error) {
+	manifest := p.manifest
 	limits := journal.Options{Wait: options.LockWait}
-	if e := m.Spec.Journal.Embedded; e != nil {
+	if e := manifest.Spec.Journal.Embedded; e != nil {
 		limits.Retention = duration(e.Retention, 72*time.Hour)
 		if e.MaxBytes != nil {
 			limits.MaxBytes = e.MaxBytes.Value()
 		}
 	}
-	j, err := journal.Open(ctx, filepath.Join(options.DataDir, m.Namespace, m.Name, "journal.db"), limits)
+	j, err := journal.Open(ctx, filepath.Join(options.DataDir, manifest.Namespace, manifest.Name, "journal.db"), limits)
 	if err != nil {
 		return nil, err
 	}
 	return &webhook{
-		namespace: m.Namespace, name: m.Name, options: options, journal: j,
-		log: log.With("webhook", m.Namespace+"/"+m.Name), targets: map[string]*target{}, ending: map[string]*target{},
+		namespace: manifest.Namespace, name: manifest.Name, options: options, journal: j, metrics: m,
+		log: log.With("webhook", manifest.Namespace+"/"+manifest.Name), targets: map[string]*target{}, ending: map[string]*target{},
 	}, nil
 }
 
@@ -84,6 +87,7 @@ func (w *webhook) apply(p *plan, attempts context.Context) error {
 			running.stop() // its attempts under way hold up neither this change nor the status
 			w.ending[name] = running
 			delete(w.targets, name)
+			w.metrics.forget(w.id(), name)
 		}
 	}
 	if err := w.journal.KeepCursors(names); err != nil {
@@ -135,6 +139,7 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 		Format: t.spec.Format, URL: t.url, Source: render.Source(w.namespace, w.name),
 		Template: t.template, Method: t.spec.Method, ContentType: contentType(&t.spec),
 	}
+	counts := w.metrics.target(w.id(), t.spec.Name)
 	return func(ctx context.Context, r journal.Record) dispatch.Outcome {
 		e := p.decode(&r)
 		wanted, err := wants(p.filter, t.filter, e)
@@ -148,8 +153,12 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 		if r.Replay != "" {
 			request.Header.Set("Pbxhook-Replay", r.Replay)
 		}
+		span := w.span(&t, &r, request)
+		began := time.Now()
 		outcome := t.deliverer.Deliver(ctx, r.ID, request)
 		request.Release()
+		counts.attempted(&outcome, time.Since(began), time.Since(r.Request.ReceivedAt), r.Replay != "", span.Sampled())
+		endSpan(span, &outcome)
 		if err != nil && outcome.Result != dispatch.Retry { // once an event; its error may show the caller's number
 			level := slog.LevelDebug
 			if unsure.Add(1) == 1 {
@@ -158,6 +167,41 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 			w.log.Log(ctx, level, "an expression could not be evaluated, the event passed", "target", t.spec.Name, "id", r.ID, "type", r.Type)
 		}
 		return outcome
+	}
+}
+
+// span begins that of an attempt, and has the request carry it: but for the PBX's own request, which stays as it was.
+func (w *webhook) span(t *targetPlan, r *journal.Record, request *render.Request) *tracing.Span {
+	if w.options.Tracer == nil {
+		return nil
+	}
+	span := w.options.Tracer.Attempted(context.Background(), "deliver "+t.spec.Name, render.Parent(r),
+		attribute.String("http.request.method", request.Method), attribute.String("server.address", t.host),
+		attribute.String("pbxhook.webhook", w.id()), attribute.String("pbxhook.target", t.spec.Name),
+		attribute.String("pbxhook.event.id", r.ID), attribute.String("pbxhook.event.type", string(r.Type)))
+	if t.spec.Format != v1alpha1.FormatOriginal {
+		request.Header.Set("Traceparent", span.Traceparent())
+	}
+	return span
+}
+
+func endSpan(span *tracing.Span, outcome *dispatch.Outcome) {
+	if span == nil {
+		return
+	}
+	attributes := []attribute.KeyValue{attribute.String("pbxhook.result", results[outcome.Result])}
+	if outcome.Status != 0 {
+		attributes = append(attributes, attribute.Int("http.response.status_code", outcome.Status))
+	}
+	span.End(outcome.Reason, attributes...)
+}
+
+// eachTarget calls do for each target that is delivered to, by name.
+func (w *webhook) eachTarget(do func(s dispatch.Status, unsure int64)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(w.targets)) {
+		do(w.targets[name].dispatcher.Status(), w.targets[name].unsure.Load())
 	}
 }
 
@@ -221,32 +265,22 @@ func (w *webhook) pending() int64 {
 	return owed
 }
 
-// report is how the webhook fares. In full it has what must be read from the journal, and the targets that
-// were removed a short while ago.
-func (w *webhook) report(full bool) statusz.Webhook {
+// report is how the webhook fares, with the targets that were removed a short while ago.
+func (w *webhook) report() statusz.Webhook {
 	state := w.journal.State()
 	report := statusz.Webhook{Namespace: w.namespace, Name: w.name, Events: v1alpha1.EventsStatus{
 		Received: state.Received, Unparsed: state.Unparsed, Rejected: state.Rejected, LastReceivedTime: timeOf(state.LastReceived),
 		OtherVersion: state.OtherVersion, LastOtherVersion: state.LastOtherVersion,
 		LastRejectedTime: timeOf(state.LastRejected.At), LastRejectedReason: state.LastRejected.Reason,
 	}}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(w.targets)) {
-		s := w.targets[name].dispatcher.Status()
+	w.eachTarget(func(s dispatch.Status, unsure int64) {
 		report.Events.Pending = max(report.Events.Pending, s.Pending)
 		report.Targets = append(report.Targets, v1alpha1.TargetStatus{
 			Name: s.Name, Healthy: s.Healthy, Pending: s.Pending, Delivered: s.Delivered,
 			DeadLettered: s.DeadLettered, LastDeliveryTime: timeOf(s.LastDelivery), LastError: s.LastError,
-			ExpressionErrors: w.targets[name].unsure.Load(),
+			ExpressionErrors: unsure, OldestPendingTime: w.oldest(s),
 		})
-		if full {
-			report.Targets[len(report.Targets)-1].OldestPendingTime = w.oldest(s)
-		}
-	}
-	if !full {
-		return report
-	}
+	})
 	for _, r := range state.Removed[:min(len(state.Removed), maxRemoved)] {
 		report.Targets = append(report.Targets, v1alpha1.TargetStatus{
 			Name: r.Name, Pending: r.Pending, LastError: "removed: it goes on where it was if it comes back before " + r.Until.UTC().Format(time.RFC3339),

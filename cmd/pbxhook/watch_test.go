@@ -70,7 +70,9 @@ func TestWatching(t *testing.T) {
 		out, err := pbxhook("calls", "-o", "json")
 		require.NoError(t, err)
 		require.NoError(t, json.Unmarshal([]byte(out), &calls))
-		slices.SortFunc(calls, func(a, b admin.Call) int { return strings.Compare(string(a.Outcomes["lab"]), string(b.Outcomes["lab"])) })
+		slices.SortFunc(calls, func(a, b admin.Call) int {
+			return strings.Compare(string(a.Outcomes["lab"]), string(b.Outcomes["lab"]))
+		})
 		return len(calls) == 2 && calls[0].Outcomes["lab"] == admin.DeadLettered
 	}, patience, 50*time.Millisecond)
 	require.Contains(t, calls[0].From, "+", "programs get numbers as they are")

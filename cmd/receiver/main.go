@@ -19,6 +19,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/networks"
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
+	"github.com/pbxhook/pbxhook/receiver/tracing"
 )
 
 func main() {
@@ -40,6 +41,17 @@ func tune() {
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
+}
+
+const traceGrace = 2 * time.Second
+
+// closeTracer sends the last traces.
+func closeTracer(options receiver.Options) {
+	ctx, cancel := context.WithTimeout(context.Background(), traceGrace)
+	defer cancel()
+	if err := options.Tracer.Close(ctx); err != nil {
+		options.Log.Warn("the last traces were not sent", "error", err)
 	}
 }
 
@@ -65,6 +77,11 @@ func command() *cobra.Command {
 			options.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 			options.Watch = []string{path}
 			options.Load = func() (*config.Manifests, error) { return config.Load([]string{path}, nil) }
+			options.Tracer, err = tracing.New(ctx, options.Log)
+			if err != nil { // events are worth more than their traces
+				options.Log.Error("no traces are made", "error", err)
+			}
+			defer closeTracer(options)
 			return receiver.New(options).Run(ctx)
 		},
 	}

@@ -243,8 +243,8 @@ type JournalStatus struct {
 // TargetStatus is how a target fares.
 type TargetStatus struct {
 	v1alpha1.TargetStatus
-	Place       string `json:"place,omitempty"` // where it is: scheme and host alone
-	PerMinute   int64  `json:"perMinute"`       // deliveries in the last minute
+	Host        string `json:"host,omitempty"` // that it is at: the rest of its URL may be a secret
+	PerMinute   int64  `json:"perMinute"`      // deliveries in the last minute
 	BreakerOpen bool   `json:"breakerOpen"`
 }
 

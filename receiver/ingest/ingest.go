@@ -18,12 +18,14 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/receiver/provider"
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+	"github.com/pbxhook/pbxhook/receiver/tracing"
 )
 
 // Prefix is what the path of every webhook begins with.
@@ -52,15 +54,19 @@ func (w *Webhook) ID() string { return w.Namespace + "/" + w.Name }
 // Handler answers the requests of PBXs.
 type Handler struct {
 	log      *slog.Logger
-	count    func(webhook string, code int)
+	count    Answered
 	webhooks atomic.Pointer[map[string]*Webhook]
 	refused  refusals
+	tracer   *tracing.Tracer
 }
 
-// NewHandler makes a handler that knows no webhook yet. count is told of every answer; the webhook
-// is empty where there is none.
-func NewHandler(log *slog.Logger, count func(webhook string, code int)) *Handler {
-	h := &Handler{log: log, count: count}
+// Answered is told of every answer: the webhook's id, empty where there is none, the status, how long it took, and
+// the id of the request's trace, where there is one that is kept.
+type Answered func(webhook string, code int, took time.Duration, trace string)
+
+// NewHandler makes a handler that knows no webhook yet.
+func NewHandler(log *slog.Logger, tracer *tracing.Tracer, count Answered) *Handler {
+	h := &Handler{log: log, tracer: tracer, count: count}
 	h.Serve(nil)
 	return h
 }
@@ -81,6 +87,8 @@ type answer struct {
 	body   []byte // JSON
 	why    string // it was refused
 	hint   string // more of that, which is not for its sender
+	id     string // of the event that was kept
+	kind   event.Type
 	// rejected says that the request was refused and is counted as such.
 	rejected bool
 }
@@ -93,7 +101,7 @@ func accept(receipt journal.Receipt, reason string) answer {
 	if reason != "" {
 		body = event.AppendText(append(body, `,"reason":`...), reason)
 	}
-	return answer{code: http.StatusAccepted, body: append(body, '}')}
+	return answer{code: http.StatusAccepted, body: append(body, '}'), id: receipt.ID, kind: receipt.Type}
 }
 
 func reject(code int, format string, args ...any) answer {
@@ -114,20 +122,47 @@ func (a answer) with(name, value string) answer {
 
 // ServeHTTP answers a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
 	webhook, rest := h.find(r.URL.EscapedPath())
 	if webhook == nil {
 		a := reject(http.StatusNotFound, "no webhook has this path: expected /hooks/<namespace>/<name>, as in the webhook's status")
 		h.refused.add("", a, r)
 		h.write(w, "", a)
+		h.count("", a.code, time.Since(began), "")
 		return
 	}
-	a := h.take(webhook, rest, w, r)
+	span := h.begin(webhook, r)
+	a := h.take(webhook, rest, w, r, span)
 	if a.rejected {
 		webhook.Journal.Reject(a.reason())
 		h.refused.add(webhook.ID(), a, r)
 		h.log.Info("request rejected", "webhook", webhook.ID(), "code", a.code)
 	}
 	h.write(w, webhook.ID(), a)
+	h.end(span, a)
+	h.count(webhook.ID(), a.code, time.Since(began), span.Sampled())
+}
+
+// begin begins a request's span. It has nothing of the request that may be a secret, nor of the call.
+func (h *Handler) begin(webhook *Webhook, r *http.Request) *tracing.Span {
+	if h.tracer == nil {
+		return nil
+	}
+	const route = Prefix + "{namespace}/{name}"
+	return h.tracer.Received(r.Context(), r.Method+" "+route, r.Header.Get("Traceparent"), r.Header.Get("Tracestate"),
+		attribute.String("http.request.method", r.Method), attribute.String("http.route", route),
+		attribute.String("pbxhook.webhook", webhook.ID()), attribute.String("pbxhook.provider", string(webhook.Provider)))
+}
+
+func (h *Handler) end(span *tracing.Span, a answer) {
+	if span == nil {
+		return
+	}
+	failure := ""
+	if a.code >= http.StatusInternalServerError {
+		failure = a.why
+	}
+	span.End(failure, attribute.Int("http.response.status_code", a.code), attribute.String("pbxhook.event.id", a.id), attribute.String("pbxhook.event.type", string(a.kind)))
 }
 
 // find resolves the webhook by path; rest is what follows it.
@@ -142,7 +177,7 @@ func (h *Handler) find(path string) (webhook *Webhook, rest string) {
 }
 
 // take is the way of a request through ingest, one early return an answer.
-func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *http.Request) answer {
+func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *http.Request, span *tracing.Span) answer {
 	received := time.Now().UTC()
 	path, byPath := webhook.Credentials.takePathToken(rest)
 	body, err := readBody(w, r)
@@ -182,13 +217,13 @@ func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *
 	if why := decoded.Event.NeedsAnswer; why != "" {
 		return reject(http.StatusUnprocessableEntity, "%s", why)
 	}
-	return h.keep(r, webhook, request, decoded)
+	return h.keep(r, webhook, request, decoded, span)
 }
 
 // keep stores the event and answers when it is durable.
-func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request, decoded *event.Decoded) answer {
+func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request, decoded *event.Decoded, span *tracing.Span) answer {
 	e := &decoded.Event
-	record := journal.Record{ID: strings.Clone(e.ID), Type: e.Type, Lane: bounded(e.Lane()), Request: *request, Decoded: decoded, OtherVersion: e.OtherVersion}
+	record := journal.Record{ID: strings.Clone(e.ID), Type: e.Type, Lane: bounded(e.Lane()), Request: *request, Decoded: decoded, OtherVersion: e.OtherVersion, Trace: span.Traceparent()}
 	if record.ID == "" || len(record.ID) > maxID {
 		record.ID = newID()
 	}
@@ -283,7 +318,6 @@ func kept(header http.Header, tokenName string) http.Header {
 var typeJSON = []string{"application/json"}
 
 func (h *Handler) write(w http.ResponseWriter, webhook string, a answer) {
-	h.count(webhook, a.code)
 	for name, value := range a.header {
 		w.Header().Set(name, value)
 	}

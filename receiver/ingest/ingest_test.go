@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -35,7 +36,7 @@ func newRig(t *testing.T) *rig {
 	credentials := func() *ingest.Credentials {
 		return &ingest.Credentials{Username: "username", Passwords: []string{"password", "previous"}, Tokens: []string{"t0ken/=+"}, TokenName: "X-API-Key"}
 	}
-	r := &rig{t: t, handler: ingest.NewHandler(slog.New(slog.DiscardHandler), func(string, int) {})}
+	r := &rig{t: t, handler: ingest.NewHandler(slog.New(slog.DiscardHandler), nil, func(string, int, time.Duration, string) {})}
 	add := func(name string, p v1alpha1.Provider, c *ingest.Credentials, methods ...string) *ingest.Webhook {
 		w := &ingest.Webhook{
 			Namespace: "crm", Name: name, Provider: p, Methods: methods, Credentials: c,

@@ -49,6 +49,8 @@ type Record struct {
 	Type    event.Type // as decoded when it arrived
 	Lane    string     // events of one lane are delivered in order; empty: the event stands alone
 	Request event.Request
+	// Trace is the traceparent of the span that took the request, where there was one.
+	Trace string
 	// Decoded is what the request became when it arrived. It is remembered with the latest events and not
 	// kept: where it is nil the request must be decoded.
 	Decoded *event.Decoded

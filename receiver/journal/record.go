@@ -27,6 +27,7 @@ const (
 	fieldQuery
 	fieldHeader
 	fieldBody
+	fieldTrace
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -59,6 +60,7 @@ func encode(seq uint64, r *Record) []byte {
 		data = protowire.AppendTag(data, fieldBody, protowire.BytesType)
 		data = protowire.AppendBytes(data, r.Request.Body)
 	}
+	text(fieldTrace, r.Trace)
 	binary.BigEndian.PutUint32(data, checksum(keyOf(seq), data[4:]))
 	return data
 }
@@ -168,6 +170,8 @@ func (r *Record) set(field protowire.Number, text []byte, number uint64) {
 		r.Request.Header[name] = append(r.Request.Header[name], value)
 	case fieldBody:
 		r.Request.Body = slices.Clone(text)
+	case fieldTrace:
+		r.Trace = string(text)
 	}
 }
 

@@ -29,11 +29,23 @@ func isID(text string, length int) bool {
 	return len(text) == length && strings.Trim(text, hexDigits) == "" && strings.Trim(text, "0") != ""
 }
 
+// Parent is the traceparent that an attempt belongs under: that of the span that took the request, else the PBX's
+// own, else none.
+func Parent(r *journal.Record) string {
+	if r.Trace != "" {
+		return r.Trace
+	}
+	if validTrace(r) {
+		return r.Request.Header.Get("Traceparent")
+	}
+	return ""
+}
+
 // childOf is the traceparent of one attempt.
 func childOf(r *journal.Record) string {
 	trace, flags := make([]byte, 0, 55), "00"
-	if validTrace(r) {
-		parent := r.Request.Header.Get("Traceparent")
+	if r.Trace != "" || validTrace(r) {
+		parent := Parent(r)
 		trace, flags = append(trace, parent[:36]...), parent[53:55]
 	} else {
 		hash := sha256.Sum256([]byte(r.ID))
