@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pbxhook/pbxhook/api/networks"
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
 	"github.com/pbxhook/pbxhook/receiver/tracing"
@@ -75,6 +76,7 @@ func command() *cobra.Command {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			options.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+			options.Serving = func(string, string, []*v1alpha1.PBXWebhook) { letGo(options.Log) }
 			options.Watch = []string{path}
 			options.Load = func() (*config.Manifests, error) { return config.Load([]string{path}, nil) }
 			options.Tracer, err = tracing.New(ctx, options.Log)

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
@@ -42,14 +43,14 @@ const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect
 // Console serves the pages.
 type Console struct {
 	service admin.Service
-	pages   map[string]*template.Template
-	live    chan struct{} // a place for each page that is kept up to date
-	style   []byte
+	pages   func() map[string]*template.Template // made when they are asked for: most receivers are never looked at
+	live    chan struct{}                        // a place for each page that is kept up to date
+	style   func() []byte
 }
 
 // Register adds the pages to a server's paths.
 func Register(mux *http.ServeMux, service admin.Service) {
-	c := &Console{service: service, pages: pages(), live: make(chan struct{}, maxLive), style: style()}
+	c := &Console{service: service, pages: sync.OnceValue(pages), live: make(chan struct{}, maxLive), style: sync.OnceValue(style)}
 	handle := func(pattern string, do func(http.ResponseWriter, *http.Request) error) {
 		mux.Handle(pattern, admin.Local(c.guard(do)))
 	}
@@ -85,7 +86,7 @@ func (c *Console) guard(do func(http.ResponseWriter, *http.Request) error) http.
 		p.Error = err.Error()
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.WriteHeader(admin.Code(err))
-		_ = c.pages["error"].ExecuteTemplate(w, "layout", p) // a client that went needs no answer
+		_ = c.pages()["error"].ExecuteTemplate(w, "layout", p) // a client that went needs no answer
 	})
 }
 
@@ -158,7 +159,7 @@ func problems(all []admin.Status) (found []problem) {
 func (c *Console) show(w http.ResponseWriter, p page, body any) error {
 	p.Body = body
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	return c.pages[p.Name].ExecuteTemplate(w, "layout", p)
+	return c.pages()[p.Name].ExecuteTemplate(w, "layout", p)
 }
 
 // callsBody is the list of calls.
@@ -364,7 +365,7 @@ func (c *Console) asset(w http.ResponseWriter, r *http.Request) error {
 	switch r.PathValue("name") {
 	case "console.css":
 		w.Header().Set("Content-Type", "text/css; charset=utf-8")
-		_, err := w.Write(c.style)
+		_, err := w.Write(c.style())
 		return err
 	case "console.js":
 		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
