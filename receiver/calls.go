@@ -21,7 +21,7 @@ import (
 const (
 	searchTime   = 400 * time.Millisecond
 	searchChunk  = 2_000         // events looked at before outcomes are asked for
-	aroundEvents = 5_000         // before and after an event of a call, among which its others are
+	aroundEvents = 2_000         // before and after an event of a call, among which its others are
 	aroundTime   = 2 * time.Hour // likewise
 	listedEvents = 100           // of a call in a list
 	detailEvents = 500           // of a call by itself

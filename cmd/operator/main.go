@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -143,6 +144,13 @@ func optionalAPIs(config *rest.Config) (controllers.APIs, discovery.ServerResour
 	return apis, discover, err
 }
 
+// telemetry are the variables of OpenTelemetry that the operator has: receivers get the same.
+func telemetry() []string {
+	all := slices.DeleteFunc(os.Environ(), func(variable string) bool { return !strings.HasPrefix(variable, "OTEL_") })
+	slices.Sort(all)
+	return all
+}
+
 func metricsOptions(o options) server.Options {
 	metrics := server.Options{BindAddress: o.metrics, SecureServing: o.metricsSecure, CertDir: o.metricsCerts}
 	if o.metricsSecure {
@@ -156,7 +164,7 @@ func setUp(mgr manager.Manager, o options, apis controllers.APIs) error {
 		Client:   mgr.GetClient(),
 		Live:     mgr.GetAPIReader(),
 		Events:   mgr.GetEventRecorder("pbxhook"),
-		Receiver: render.Receiver{Image: o.image, DenyNetworks: o.deny, AllowNetworks: o.allow, LeaveUser: !o.setUser},
+		Receiver: render.Receiver{Image: o.image, DenyNetworks: o.deny, AllowNetworks: o.allow, LeaveUser: !o.setUser, Telemetry: telemetry()},
 		Askers:   append(split(os.Getenv("POD_NAMESPACE")), split(o.monitoring)...),
 		APIs:     apis,
 	}

@@ -3,6 +3,7 @@ package render
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -38,6 +39,8 @@ type Receiver struct {
 	DenyNetworks, AllowNetworks string
 	// LeaveUser leaves the user and group to the cluster: OpenShift gives each namespace its own.
 	LeaveUser bool
+	// Telemetry are OpenTelemetry's environment variables, as NAME=value, in order.
+	Telemetry []string
 }
 
 // Deployment runs the receiver. Its pod template does not depend on the configuration that
@@ -97,6 +100,15 @@ func podTemplate(w *v1alpha1.PBXWebhook, receiver Receiver) (*corev1ac.PodTempla
 	return template.WithLabels(Labels(w)), nil
 }
 
+func environment(variables []string) []*corev1ac.EnvVarApplyConfiguration {
+	var all []*corev1ac.EnvVarApplyConfiguration
+	for _, variable := range variables {
+		name, value, _ := strings.Cut(variable, "=")
+		all = append(all, corev1ac.EnvVar().WithName(name).WithValue(value))
+	}
+	return all
+}
+
 func container(w *v1alpha1.PBXWebhook, receiver Receiver) *corev1ac.ContainerApplyConfiguration {
 	probe := func(path string) *corev1ac.ProbeApplyConfiguration {
 		return corev1ac.Probe().WithHTTPGet(corev1ac.HTTPGetAction().WithPath(path).WithPort(intstr.FromString("metrics")))
@@ -115,6 +127,7 @@ func container(w *v1alpha1.PBXWebhook, receiver Receiver) *corev1ac.ContainerApp
 		args = append(args, "--allow-networks="+receiver.AllowNetworks)
 	}
 	return corev1ac.Container().
+		WithEnv(environment(receiver.Telemetry)...).
 		WithName("receiver").
 		WithImage(receiver.Image).
 		WithCommand("/receiver").

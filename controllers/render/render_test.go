@@ -76,6 +76,7 @@ func TestObjects(t *testing.T) {
 	}{
 		"minimal":      {webhook: minimal},
 		"full":         {webhook: full},
+		"traced":       {webhook: minimal, receiver: render.Receiver{Telemetry: []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318", "OTEL_TRACES_SAMPLER=traceidratio"}}},
 		"emptydir":     {webhook: strings.Replace(minimal, "claim: {size: 2Gi}", "emptyDir: {}", 1)},
 		"loadbalancer": {webhook: with("  expose: {service: {type: LoadBalancer, loadBalancerClass: example.com/lb, externalTrafficPolicy: Local, annotations: {external-dns.alpha.kubernetes.io/hostname: pbx.example.com}}}")},
 		"nodeport-tls": {webhook: with("  expose: {service: {type: NodePort, externalTrafficPolicy: Cluster}}\n  receiver: {tls: {secretRef: {name: tls}}}")},

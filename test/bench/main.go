@@ -19,6 +19,7 @@ type Result struct {
 	Date    string   `json:"date"`
 	Rows    []Row    `json:"rows"`
 	Small   Small    `json:"small"`
+	Console Console  `json:"console"`
 	Growth  []Series `json:"growth"`
 }
 
@@ -45,7 +46,7 @@ func main() {
 	flag.StringVar(&o.programs.nats, "nats-server", "bin/nats-server", "the program")
 	flag.StringVar(&o.programs.stream, "stream", "bin/stream", "the program that makes bento's stream")
 	flag.StringVar(&o.folder, "folder", "dist", "folder for journals, on a disk")
-	flag.StringVar(&o.only, "only", "", "compare, small or growth; empty: all")
+	flag.StringVar(&o.only, "only", "", "compare, small, console or growth; empty: all")
 	flag.StringVar(&o.out, "out", "dist/bench.json", "file for the result")
 	flag.StringVar(&o.doc, "doc", "", "file for the result, for people; empty: none")
 	flag.Parse()
@@ -81,6 +82,13 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		fmt.Printf("first 202 after %.0f ms, %.1f MiB idle, the program has %.1f MiB; the disk keeps 16 KiB in %.2f ms, p99 %.2f\n",
 			result.Small.FirstAcceptedMs, result.Small.IdleRSSMiB, result.Small.ReceiverMiB, result.Small.DiskP50Ms, result.Small.DiskP99Ms)
+	}
+	if wanted("console") {
+		if result.Console, err = consoleCost(ctx, o); err != nil {
+			return err
+		}
+		fmt.Printf("with the console and the delivery log %.2f of the events are accepted, and %.2f delivered (%d pages were looked at)\n",
+			result.Console.OfPlainAccepted, result.Console.OfPlainDelivered, result.Console.Pages)
 	}
 	if wanted("growth") {
 		if result.Growth, err = growth(ctx, o); err != nil {

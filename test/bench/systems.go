@@ -104,7 +104,9 @@ http {
 // setup is what a receiver is told to do.
 type setup struct {
 	targets  []string
-	webhooks int // 0: one
+	webhooks int    // 0: one
+	console  string // address of the console; empty: it has none
+	unlogged bool   // it keeps no delivery log
 }
 
 // manifest has authentication and a filter expression on.
@@ -148,7 +150,7 @@ func startPbxhook(ctx context.Context, program, folder string, s setup) (string,
 		return "", nil, fmt.Errorf("write the manifest: %w", err)
 	}
 	process, err := proc.Start(ctx, filepath.Join(folder, "receiver.log"), program, "--config", file, "--data-dir", dataDir(folder),
-		"--listen", address, "--metrics", metrics, "--admin", "", "--allow-networks", "127.0.0.0/8", "--linger", "0s")
+		"--listen", address, "--metrics", metrics, "--admin", s.console, "--allow-networks", "127.0.0.0/8", "--linger", "0s", fmt.Sprintf("--no-delivery-log=%t", s.unlogged))
 	if err != nil {
 		return "", nil, err
 	}

@@ -46,7 +46,7 @@ func TestChart(t *testing.T) {
 		"namespaced": {"--set=watchNamespaces={crm,sales}"},
 		"replicas":   {"--set=replicas=2,priorityClassName=system-cluster-critical"},
 		"plain":      {"--set=metrics.enabled=false,networkPolicy.enabled=false,rbac.userRoles=false"},
-		"monitored":  {"--set=metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.release=prometheus"},
+		"monitored":  {"--set=metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.release=prometheus", "--set=extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,extraEnv[0].value=http://collector:4318"},
 		"digest":     {"--set=image.repository=registry.example.com/pbxhook,image.digest=sha256:" + strings.Repeat("ab", 32), "--set=imagePullSecrets[0].name=pull"},
 		"openshift":  {"--set=receivers.setUser=false,receivers.denyNetworks={10.0.0.0/8},receivers.allowNetworks={10.1.0.0/16},receivers.poll=false"},
 		"no-rbac":    {"--set=rbac.create=false,serviceAccount.create=false,serviceAccount.name=mine"},

@@ -38,7 +38,7 @@ async function changed() {
   if (busy) { again = true; return; }
   busy = true;
   try { await refresh(); } catch { /* the next change tries again */ }
-  await new Promise((done) => setTimeout(done, 400)); // at most about twice a second
+  await new Promise((done) => setTimeout(done, 1000)); // at most once a second
   busy = false;
   if (again) { again = false; changed(); }
 }
