@@ -38,7 +38,7 @@ type receiverFlags struct {
 }
 
 func (f *receiverFlags) add(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&f.admin, "admin", "", "URL of the admin API of a local `run`, such as http://127.0.0.1:9091")
+	cmd.PersistentFlags().StringVar(&f.admin, "admin", "", "URL of the admin API of a local pbxhook run, such as http://127.0.0.1:9091")
 	cmd.ValidArgsFunction = f.complete
 	cmd.PersistentFlags().StringVarP(&f.namespace, "namespace", "n", "", "namespace of the webhook (default: that of the kubeconfig's context, or default)")
 }
