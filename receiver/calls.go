@@ -531,7 +531,7 @@ func (w *webhook) eventsOf(ctx context.Context, callID, eventID string) (events 
 		if ctx.Err() != nil || !since.IsZero() && since.Sub(e.ReceivedAt) > aroundTime*12 {
 			return false
 		}
-		if !(callID != "" && e.Lane == callID || callID == "" && e.ID == eventID) {
+		if mine := callID != "" && e.Lane == callID || callID == "" && e.ID == eventID; !mine {
 			return true
 		}
 		if len(events) == detailEvents {

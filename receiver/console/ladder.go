@@ -98,10 +98,10 @@ func newLadder(d *admin.CallDetail, numbers bool) *ladder {
 				l.place(&sent, columnPbxhook, columnTargets+n)
 				rows = append(rows, sent)
 			}
-			switch {
-			case delivery.Outcome == admin.NotSent:
+			switch delivery.Outcome {
+			case admin.NotSent:
 				arrived.Fates = append(arrived.Fates, fate{delivery.Target, "not sent: " + delivery.Why})
-			case delivery.Outcome == admin.Pending:
+			case admin.Pending:
 				waits := row{ID: fmt.Sprintf("%s-%d-0", about, n+1), At: e.ReceivedAt, Label: "waits", Kind: "pending", Target: delivery.Target, EventID: e.ID, About: about}
 				l.place(&waits, columnPbxhook, columnTargets+n)
 				rows = append(rows, waits)
