@@ -51,7 +51,7 @@ type Options struct {
 	DrainFirst bool
 	// Unlogged leaves the delivery log out.
 	Unlogged bool
-	// Tracer makes the spans of requests and attempts; nil: none.
+	// Tracer makes the spans of requests and attempts; nil: as OpenTelemetry's environment variables say.
 	Tracer *tracing.Tracer
 	// Serving is called once the webhooks are served, with the address for PBXs, and that over TLS if
 	// there is one.
@@ -88,6 +88,12 @@ type refusal struct {
 
 // New makes a receiver; Run makes it serve.
 func New(options Options) *Receiver {
+	if options.Tracer == nil {
+		var err error
+		if options.Tracer, err = tracing.New(context.Background(), options.Log); err != nil {
+			options.Log.Error("no traces are made", "error", err) // events are worth more than their traces
+		}
+	}
 	r := &Receiver{options: options, log: options.Log, webhooks: map[string]*webhook{}}
 	r.metrics = newMetrics(r)
 	r.ingest = ingest.NewHandler(r.log, options.Tracer, r.metrics.answered)
@@ -101,6 +107,7 @@ func New(options Options) *Receiver {
 func (r *Receiver) Run(ctx context.Context) (err error) {
 	defer r.abandon()
 	defer r.dismiss()
+	defer r.endTraces()
 	metricsServer, err := r.listen("metrics", r.options.Metrics, r.forPeople(r.metricsHandler()), nil)
 	if err != nil {
 		return err
@@ -129,6 +136,17 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 	watchErr := r.watch(ctx) // returns when ctx ends
 	r.end(hooks)
 	return watchErr
+}
+
+const traceGrace = 2 * time.Second
+
+// endTraces sends the last ones.
+func (r *Receiver) endTraces() {
+	ctx, cancel := context.WithTimeout(context.Background(), traceGrace)
+	defer cancel()
+	if err := r.options.Tracer.Close(ctx); err != nil {
+		r.log.Warn("the last traces were not sent", "error", err)
+	}
 }
 
 // end lets requests and deliveries finish, within Grace.

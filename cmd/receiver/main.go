@@ -20,7 +20,6 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver"
 	"github.com/pbxhook/pbxhook/receiver/config"
-	"github.com/pbxhook/pbxhook/receiver/tracing"
 )
 
 func main() {
@@ -42,17 +41,6 @@ func tune() {
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
-	}
-}
-
-const traceGrace = 2 * time.Second
-
-// closeTracer sends the last traces.
-func closeTracer(options receiver.Options) {
-	ctx, cancel := context.WithTimeout(context.Background(), traceGrace)
-	defer cancel()
-	if err := options.Tracer.Close(ctx); err != nil {
-		options.Log.Warn("the last traces were not sent", "error", err)
 	}
 }
 
@@ -79,11 +67,6 @@ func command() *cobra.Command {
 			options.Serving = func(string, string, []*v1alpha1.PBXWebhook) { letGo(options.Log) }
 			options.Watch = []string{path}
 			options.Load = func() (*config.Manifests, error) { return config.Load([]string{path}, nil) }
-			options.Tracer, err = tracing.New(ctx, options.Log)
-			if err != nil { // events are worth more than their traces
-				options.Log.Error("no traces are made", "error", err)
-			}
-			defer closeTracer(options)
 			return receiver.New(options).Run(ctx)
 		},
 	}
