@@ -33,9 +33,12 @@ type place struct {
 // Follow implements admin.Service.
 func (r *Receiver) Follow(ctx context.Context, tell func(admin.Update) error) error {
 	places := map[*webhook]place{}
-	for _, w := range r.all() {
+	begin := func(w *webhook) {
 		s := w.journal.State()
 		places[w] = place{s.LastSeq, s.Logged}
+	}
+	for _, w := range r.all() {
+		begin(w)
 	}
 	tick := time.NewTicker(followPause)
 	defer tick.Stop()
@@ -46,6 +49,9 @@ func (r *Receiver) Follow(ctx context.Context, tell func(admin.Update) error) er
 		case <-tick.C:
 		}
 		for _, w := range r.all() {
+			if _, known := places[w]; !known {
+				begin(w) // one that has come meanwhile
+			}
 			next, err := w.tellSince(places[w], tell)
 			if err != nil {
 				return err

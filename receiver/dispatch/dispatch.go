@@ -110,6 +110,7 @@ func (d *Dispatcher) Unlogged() { d.logged = false }
 // question asks what became of some events.
 type question struct {
 	seqs     []uint64
+	about    map[uint64]bool // the same
 	done     []bool
 	unlogged []journal.Attempt
 	answered chan struct{}
@@ -119,7 +120,10 @@ type question struct {
 // is a dead letter; and gives the attempts at them that are not in the delivery log yet. It needs a
 // dispatcher that runs.
 func (d *Dispatcher) Look(ctx context.Context, seqs []uint64) (done []bool, unlogged []journal.Attempt, err error) {
-	q := &question{seqs: seqs, done: make([]bool, len(seqs)), answered: make(chan struct{})}
+	q := &question{seqs: seqs, about: make(map[uint64]bool, len(seqs)), done: make([]bool, len(seqs)), answered: make(chan struct{})}
+	for _, seq := range seqs {
+		q.about[seq] = true
+	}
 	select {
 	case d.questions <- q:
 		<-q.answered

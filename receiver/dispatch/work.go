@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -429,7 +428,7 @@ func (w *work) answer(q *question) {
 		q.done[i] = w.progress.has(seq) && w.progress.replay(seq) == nil
 	}
 	for _, a := range w.attempts {
-		if slices.Contains(q.seqs, a.Seq) {
+		if q.about[a.Seq] {
 			a.Target = w.name
 			q.unlogged = append(q.unlogged, a)
 		}
