@@ -471,6 +471,7 @@ func (w *webhook) call(ctx context.Context, events []journal.Record) (admin.Call
 		seqs[i] = events[i].Seq
 		e := p.decode(&events[i])
 		call.Types = append(call.Types, e.Type)
+		call.Reason = cmp.Or(e.Reason, call.Reason)
 		if c := e.Call; c != nil {
 			call.Direction = cmp.Or(c.Direction, call.Direction)
 			call.From = cmp.Or(call.From, c.From.Number, c.From.Raw)

@@ -145,7 +145,8 @@ type Call struct {
 	To          string             `json:"to"`
 	State       string             `json:"state"`
 	TalkSeconds *int64             `json:"talkSeconds"`
-	Types       []event.Type       `json:"types"` // of its events, in the order received
+	Types       []event.Type       `json:"types"`            // of its events, in the order received
+	Reason      string             `json:"reason,omitempty"` // why the last of them that could not be decoded could not
 	Outcomes    map[string]Outcome `json:"outcomes"`
 }
 

@@ -28,13 +28,14 @@ import (
 var files embed.FS
 
 const (
-	listedLetters = 500
-	livePause     = 250 * time.Millisecond // between two looks at whether something has happened
-	liveBeat      = 20 * time.Second       // after which a client is told that the receiver is still there
-	maxLive       = 64                     // pages that are kept up to date at once
-	maxForm       = 16 << 10
-	numbersCookie = "pbxhook-numbers"
-	numbersShown  = "shown"
+	listedLetters  = 500
+	listedUnparsed = 20
+	livePause      = 250 * time.Millisecond // between two looks at whether something has happened
+	liveBeat       = 20 * time.Second       // after which a client is told that the receiver is still there
+	maxLive        = 64                     // pages that are kept up to date at once
+	maxForm        = 16 << 10
+	numbersCookie  = "pbxhook-numbers"
+	numbersShown   = "shown"
 )
 
 // policy lets a page use nothing but what this server sends, and nobody frame it.
@@ -254,8 +255,20 @@ func (c *Console) deadLetters(w http.ResponseWriter, r *http.Request) error {
 	return c.show(w, c.page(r, "dead-letters"), body)
 }
 
+// refusedBody is what was not taken, and what was taken and could not be decoded.
+type refusedBody struct {
+	Refused  []admin.Refused
+	Unparsed []admin.Call
+}
+
 func (c *Console) refused(w http.ResponseWriter, r *http.Request) error {
-	return c.show(w, c.page(r, "refused"), c.service.Refused())
+	body := refusedBody{Refused: c.service.Refused()}
+	unparsed, err := c.service.Calls(r.Context(), admin.CallQuery{Type: event.Unparsed, Limit: listedUnparsed})
+	if err != nil {
+		return err
+	}
+	body.Unparsed = unparsed.Calls
+	return c.show(w, c.page(r, "refused"), body)
 }
 
 // selection is what a form is about: one event, or all dead letters.

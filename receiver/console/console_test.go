@@ -41,6 +41,11 @@ func (s *service) Status() []admin.Status {
 }
 
 func (s *service) Calls(_ context.Context, q admin.CallQuery) (admin.CallPage, error) {
+	if q.Type == event.Unparsed {
+		call := s.call()
+		call.ID, call.Event, call.Reason = "", "e9", "expected JSON or a form, got <b>"
+		return admin.CallPage{Calls: []admin.Call{call}}, s.trouble
+	}
 	return admin.CallPage{Looked: 3, Before: at, Calls: []admin.Call{s.call()}}, s.trouble
 }
 
