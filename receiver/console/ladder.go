@@ -79,7 +79,7 @@ func newLadder(d *admin.CallDetail, numbers bool) *ladder {
 		full := panelOf(e, mask)
 		arrived := row{
 			ID: about, At: e.ReceivedAt, Label: string(e.Type), Kind: "event", Event: full, EventID: e.ID,
-			Reply: accepted(e),
+			Reply: accepted(e, full.Reason),
 		}
 		l.place(&arrived, columnPBX, columnPbxhook)
 		rows := []row{}
@@ -171,10 +171,10 @@ func took(ms float64) string {
 }
 
 // accepted is what the PBX was told.
-func accepted(e *admin.EventDetail) string {
+func accepted(e *admin.EventDetail, reason string) string {
 	answer := map[string]string{"id": e.ID, "type": string(e.Type)}
-	if e.Reason != "" {
-		answer["reason"] = e.Reason
+	if reason != "" {
+		answer["reason"] = reason
 	}
 	text, err := json.Marshal(answer)
 	if err != nil {
@@ -186,7 +186,7 @@ func accepted(e *admin.EventDetail) string {
 func (p *panel) size() int { return len(p.Head) + len(p.Body) + len(p.Event) }
 
 func panelOf(e *admin.EventDetail, mask func(string) string) *panel {
-	p := &panel{Reason: e.Reason, Body: mask(e.Request.Body), Head: e.Request.Method + " " + mask(cmp.Or(e.Request.Path, "/"))}
+	p := &panel{Reason: mask(e.Reason), Body: mask(e.Request.Body), Head: e.Request.Method + " " + mask(cmp.Or(e.Request.Path, "/"))}
 	if e.Request.Query != "" {
 		p.Head += "?" + mask(e.Request.Query)
 	}
