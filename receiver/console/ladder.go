@@ -228,6 +228,13 @@ func maskFor(d *admin.CallDetail, numbers bool) func(string) string {
 	return mask.Text
 }
 
+func maskedText(text string, shown bool) string {
+	if shown {
+		return text
+	}
+	return admin.Mask{}.Text(text)
+}
+
 func maskedNumber(number string, shown bool) string {
 	if shown {
 		return number

@@ -26,6 +26,7 @@ func pages() map[string]*template.Template {
 	functions := template.FuncMap{
 		"title": title, "callLink": callLink,
 		"number":  maskedNumber,
+		"masked":  maskedText,
 		"outcome": func(o admin.Outcome) string { return words[o] },
 		"utc":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") },
 		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
