@@ -78,7 +78,7 @@ type Status struct {
 // Dispatcher delivers the events of one journal to one target.
 type Dispatcher struct {
 	name    string
-	journal journal.Journal
+	journal journal.Part
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -96,7 +96,7 @@ type Dispatcher struct {
 // New makes the dispatcher of a target. Its cursor must have been opened, so that no event falls
 // between a configuration and its first reading. Every attempt goes into the delivery log, unless Unlogged
 // is called before Run.
-func New(name string, j journal.Journal, log *slog.Logger, policy Policy, attempt Attempt) *Dispatcher {
+func New(name string, j journal.Part, log *slog.Logger, policy Policy, attempt Attempt) *Dispatcher {
 	return &Dispatcher{
 		name: name, journal: j, log: log.With("target", name),
 		policy: policy, attempt: attempt, changed: make(chan struct{}), replays: make(chan *wish), questions: make(chan *question), ended: make(chan struct{}),

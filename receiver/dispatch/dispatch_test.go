@@ -21,7 +21,7 @@ const patience = 20 * time.Second
 // bench is a journal, a dispatcher over it, and a target that answers as the test says.
 type bench struct {
 	t       *testing.T
-	journal journal.Journal
+	journal store
 	policy  dispatch.Policy
 	running *dispatch.Dispatcher
 
@@ -29,6 +29,12 @@ type bench struct {
 	log    []string // ids in the order in which they were delivered
 	tries  map[string]int
 	answer func(id string, try int) dispatch.Outcome
+}
+
+// store is a journal with all its events in one part.
+type store interface {
+	journal.Journal
+	journal.Part
 }
 
 var delivered = dispatch.Outcome{Result: dispatch.Delivered, Answered: true, Status: 200}

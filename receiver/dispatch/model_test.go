@@ -105,7 +105,7 @@ type attempt struct {
 
 // handle is the journal as one process sees it: after a crash it writes no more.
 type handle struct {
-	journal.Journal
+	store
 	mu   sync.Mutex
 	dead bool
 }
@@ -116,7 +116,7 @@ func (h *handle) Save(target string, p journal.Progress) error {
 	if h.dead {
 		return journal.ErrClosed
 	}
-	return h.Journal.Save(target, p)
+	return h.store.Save(target, p)
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -167,7 +167,7 @@ func (w *world) lane() string { return fmt.Sprint("call", w.random.IntN(w.lanes)
 
 // start starts a process that delivers.
 func (m *modelTarget) start() {
-	h := &handle{Journal: m.journal}
+	h := &handle{store: m.journal}
 	ctx, stop := context.WithCancel(context.Background())
 	attempts, abandon := context.WithCancel(context.Background())
 	done := make(chan error, 1)

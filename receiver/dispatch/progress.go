@@ -12,7 +12,6 @@ import (
 type progress struct {
 	floor    uint64
 	above    journal.Ranges // done, above the floor
-	beyond   int64          // how many those are
 	attempts map[uint64]int32
 	replays  []journal.Replay
 	count    journal.Cursor // its counters alone
@@ -24,7 +23,6 @@ func newProgress(c journal.Cursor) *progress {
 	if p.attempts == nil {
 		p.attempts = map[uint64]int32{}
 	}
-	p.beyond = p.above.Len()
 	return p
 }
 
@@ -68,7 +66,6 @@ func (p *progress) done(seq uint64) {
 		return
 	}
 	p.above.Add(seq)
-	p.beyond++
 	p.raise()
 }
 
@@ -76,7 +73,6 @@ func (p *progress) done(seq uint64) {
 func (p *progress) raise() {
 	for len(p.above) > 0 && p.above[0].From <= p.floor+1 {
 		first := p.above[0]
-		p.beyond -= int64(first.To - first.From + 1)
 		p.floor = max(p.floor, first.To)
 		p.above = slices.Delete(p.above, 0, 1)
 	}
@@ -88,13 +84,10 @@ func (p *progress) skip(from, to uint64) {
 		p.floor, p.dirty = to, true
 		return
 	}
-	for seq := from; seq <= to; seq++ {
-		if !p.has(seq) {
-			p.above.Add(seq)
-			p.beyond++
-			p.dirty = true
-			p.raise()
-		}
+	if from <= to {
+		p.above.AddAll(from, to)
+		p.dirty = true
+		p.raise()
 	}
 }
 
@@ -107,14 +100,13 @@ func (p *progress) delivered(now time.Time) {
 
 func (p *progress) deadLettered() { p.count.DeadLettered++ }
 
-// pending is how many events up to last the target is to get still.
-func (p *progress) pending(last uint64) int64 {
-	var owed int64
-	for i := range p.replays {
-		owed += p.replays[i].Seqs.Len()
+// doneAfter is how many events after a sequence number are done.
+func (p *progress) doneAfter(seq uint64) (n int64) {
+	for _, r := range slices.Backward(p.above) {
+		if r.To <= seq {
+			break
+		}
+		n += int64(r.To - max(r.From-1, seq))
 	}
-	if last > p.floor {
-		owed += int64(last-p.floor) - p.beyond
-	}
-	return owed
+	return n
 }

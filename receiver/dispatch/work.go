@@ -493,7 +493,7 @@ func (w *work) flush() error {
 // report makes the status that others see.
 func (w *work) report() {
 	s := Status{
-		Name: w.name, Pending: w.progress.pending(w.journal.State().LastSeq),
+		Name: w.name, Pending: max(0, int64(w.queued)+w.journal.Unread(w.read)-w.progress.doneAfter(w.read)),
 		Floor: w.progress.floor, Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
 		LastDelivery: w.progress.count.LastDelivery, BreakerOpen: w.breaker.open,
 		Healthy: true, PerMinute: w.rate.perMinute(time.Now()),

@@ -9,7 +9,10 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-var _ Journal = (*Bolt)(nil)
+var (
+	_ Journal = (*Bolt)(nil)
+	_ Part    = (*Bolt)(nil)
+)
 
 // do hands an operation to the committing goroutine and waits for its outcome.
 func (b *Bolt) do(ctx context.Context, size int, apply func(t *transaction) error) error {
@@ -60,7 +63,17 @@ func (b *Bolt) Appended() <-chan struct{} {
 	return b.appended
 }
 
-// Entries implements Journal.
+// For implements Part: the whole journal.
+func (b *Bolt) For(string) Part { return b }
+
+// Unread implements Part.
+func (b *Bolt) Unread(after uint64) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(max(b.counters.LastSeq, after) - after)
+}
+
+// Entries implements Part.
 func (b *Bolt) Entries(after uint64, limit int) ([]Entry, error) {
 	if entries, ok := b.recent.entries(after, limit); ok {
 		return entries, nil

@@ -52,7 +52,7 @@ func used(t *testing.T) (file string) {
 }
 
 // snapshot is all that a journal has to say, as text.
-func snapshot(j journal.Journal) (string, error) {
+func snapshot(j *journal.Bolt) (string, error) {
 	var all strings.Builder
 	heads, err := j.Heads(0, 1_000)
 	if err != nil {

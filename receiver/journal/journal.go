@@ -83,11 +83,19 @@ type Head struct {
 type Stored struct {
 	Head
 	// Data has, among all else, the request's path, query, header values and body as they came.
-	Data []byte
+	Data   []byte
+	shared bool // it was written before its sequence number was known
 }
 
 // Record is the event.
-func (s Stored) Record() (Record, error) { return decode(s.Seq, s.Data) }
+func (s Stored) Record() (Record, error) {
+	if !s.shared {
+		return decode(s.Seq, s.Data)
+	}
+	r, err := decode(0, s.Data)
+	r.Seq = s.Seq
+	return r, err
+}
 
 // RepeatKey is equal for two requests that are one event.
 type RepeatKey [16]byte
@@ -209,33 +217,23 @@ type State struct {
 // Journal keeps the events of one webhook.
 type Journal interface {
 	// Append keeps an event and returns when it is durable. A key that was seen within the last ten
-	// minutes makes it a repeat, which is not kept again. Errors: ErrFull, ErrNoSpace, ErrClosed, or
-	// that of the disk.
+	// minutes makes it a repeat, which is not kept again. Errors: ErrFull, ErrNoSpace, ErrClosed,
+	// ErrUnavailable, ErrTooLarge, or that of the disk.
 	Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, error)
 	// Reject counts a request that was refused, and notes why. It becomes durable with the next event.
 	Reject(reason string)
-	// Entries are the kept events after a sequence number, at most limit, in order.
-	Entries(after uint64, limit int) ([]Entry, error)
-	// Heads are the same with what people look for.
+	// Heads are the kept events after a sequence number, at most limit, in order.
 	Heads(after uint64, limit int) ([]Head, error)
 	// Back looks at events before a sequence number (0: at all), the newest first, for as long as look says
 	// that there is more to look for. look keeps nothing of what it is given, and does not use the journal.
 	Back(before uint64, look func(s Stored) (more bool)) error
 	// Get is a kept event, or ErrNotFound.
 	Get(seq uint64) (Record, error)
-	// Appended is closed when an event is kept after the call.
-	Appended() <-chan struct{}
-	// OpenCursor is the cursor of a target; a target that never had one begins with the next event.
-	OpenCursor(target string) (Cursor, error)
-	// Save keeps how far a target's dispatcher is.
-	Save(target string, p Progress) error
 	// Attempts are those of an event that the delivery log has, in the order in which they ended.
 	Attempts(seq uint64) ([]Attempt, error)
 	// Latest are the newest lines of the delivery log after a number of lines ever written, without replies,
 	// and that number now; at most about a thousand are remembered.
 	Latest(logged int64) (attempts []Attempt, now int64)
-	// KeepCursors says which targets there are. Cursors of others go after 24 hours.
-	KeepCursors(targets []string) error
 	// DeadLetters are a target's after a sequence number, in order, at most limit.
 	DeadLetters(target string, after uint64, limit int) ([]DeadLetter, error)
 	// DropDeadLetters forgets dead letters of a target.
@@ -244,4 +242,27 @@ type Journal interface {
 	State() State
 	// Close ends it; what was appended is durable already.
 	Close() error
+}
+
+// Part is what one receiver delivers of a journal: all of an embedded one, or a partition of one that several
+// receivers share.
+type Part interface {
+	// For is the part as the dispatcher of a target reads it.
+	For(target string) Part
+	// Entries are the part's events after a sequence number, at most limit, in order.
+	Entries(after uint64, limit int) ([]Entry, error)
+	// Unread is how many events the part has after a sequence number, about.
+	Unread(after uint64) int64
+	// Get is a kept event, or ErrNotFound.
+	Get(seq uint64) (Record, error)
+	// Appended is closed when an event is kept after the call.
+	Appended() <-chan struct{}
+	// OpenCursor is the cursor of a target; a target that never had one begins with the next event.
+	OpenCursor(target string) (Cursor, error)
+	// Save keeps how far a target's dispatcher is.
+	Save(target string, p Progress) error
+	// KeepCursors says which targets there are. Cursors of others go after 24 hours.
+	KeepCursors(targets []string) error
+	// DeadLetters are a target's after a sequence number, in order, at most limit.
+	DeadLetters(target string, after uint64, limit int) ([]DeadLetter, error)
 }

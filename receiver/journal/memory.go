@@ -9,7 +9,10 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/event"
 )
 
-var _ Journal = (*Memory)(nil)
+var (
+	_ Journal = (*Memory)(nil)
+	_ Part    = (*Memory)(nil)
+)
 
 // Memory is a journal that lasts as long as the process. It serves tests: what is said of dispatch is
 // tried over it in virtual time.
@@ -78,7 +81,17 @@ func (m *Memory) after(seq uint64, limit int) []Record {
 	return rest[:min(len(rest), limit)]
 }
 
-// Entries implements Journal.
+// For implements Part: the whole journal.
+func (m *Memory) For(string) Part { return m }
+
+// Unread implements Part.
+func (m *Memory) Unread(after uint64) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(max(m.state.LastSeq, after) - after)
+}
+
+// Entries implements Part.
 func (m *Memory) Entries(after uint64, limit int) ([]Entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -55,6 +55,21 @@ func (r *Ranges) Add(seq uint64) bool {
 	return true
 }
 
+// AddAll adds the numbers from one to another, both included.
+func (r *Ranges) AddAll(from, to uint64) {
+	if from > to {
+		return
+	}
+	all := *r
+	begin := all.find(max(from, 1) - 1) // one that touches from the left counts
+	end := begin
+	for end < len(all) && all[end].From <= to+1 {
+		from, to = min(from, all[end].From), max(to, all[end].To)
+		end++
+	}
+	*r = slices.Replace(all, begin, end, Range{From: from, To: to})
+}
+
 // Remove takes a number out, and says whether it was among them.
 func (r *Ranges) Remove(seq uint64) bool {
 	if !r.Has(seq) {

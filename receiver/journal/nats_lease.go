@@ -1,0 +1,301 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A partition belongs to the receiver that has its key in the bucket of leases. A key goes by itself when it is
+// not renewed; the owner counts from before it asked, on its own clock, and so stops before anybody else begins.
+const (
+	leaseTime   = 5 * time.Second
+	leaseBeat   = 1250 * time.Millisecond
+	leaseMargin = 20 // of the lease, a part: for clocks that run differently
+	memberKey   = "member."
+	partKey     = "part."
+)
+
+func newOwner() string { return strings.ReplaceAll(uuid.NewString(), "-", "")[:16] }
+
+// lease is a partition that is this receiver's for a while.
+type lease struct {
+	part     int
+	token    string // of this time of ownership
+	revision uint64
+	stop     context.CancelFunc // no more attempts are begun
+	stopped  context.Context
+	attempts context.Context // of those under way
+	abandon  context.CancelFunc
+	ended    chan struct{} // nothing of it is done any more
+
+	mu       sync.Mutex
+	deadline time.Time
+	timer    *time.Timer
+}
+
+// owning is a context that ends with the lease: by the clock, also where the process was stopped meanwhile and
+// no timer has run yet.
+type owning struct {
+	context.Context
+	lease *lease
+}
+
+// Err implements context.Context.
+func (c owning) Err() error {
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	if c.lease.lapsed() {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func newLease(part int, token string, revision uint64, until time.Time) *lease {
+	l := &lease{part: part, token: token, revision: revision, deadline: until, ended: make(chan struct{})}
+	stopped, stop := context.WithCancel(context.Background())
+	attempts, abandon := context.WithCancel(context.Background())
+	l.stopped, l.stop, l.abandon = owning{stopped, l}, stop, abandon
+	l.attempts = owning{attempts, l}
+	l.timer = time.AfterFunc(time.Until(until), l.lose)
+	return l
+}
+
+func (l *lease) lapsed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !time.Now().Before(l.deadline)
+}
+
+// extend takes in that the lease was renewed.
+func (l *lease) extend(revision uint64, until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.revision = revision
+	if time.Now().Before(l.deadline) { // else it is lost, whatever the answer says
+		l.deadline = until
+		l.timer.Reset(time.Until(until))
+	}
+}
+
+// lose ends it at once: attempts under way are cut off.
+func (l *lease) lose() {
+	l.mu.Lock()
+	l.deadline = time.Time{}
+	l.mu.Unlock()
+	l.stop()
+	l.abandon()
+}
+
+// Share takes partitions as they are free, as many as are fair among the receivers, until ctx ends. serve is
+// called for each, and delivers the part's events: it begins no attempt after stopped has ended, ends those under
+// way when attempts does, and then returns. When ctx ends partitions are handed over at once.
+func (n *NATS) Share(ctx context.Context, serve func(stopped, attempts context.Context, part SharedPart)) {
+	s := &sharing{n: n, serve: serve, held: map[int]*lease{}}
+	tick := time.NewTicker(n.options.LeaseBeat)
+	defer tick.Stop()
+	for {
+		s.beat(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s.end()
+			return
+		}
+	}
+}
+
+// SharedPart is a partition that this receiver owns for a while.
+type SharedPart interface {
+	Part
+	// Index is its number.
+	Index() int
+	// Trim drops events that all targets are done with, as far as there is a reason to.
+	Trim(ctx context.Context) error
+	// Wishes hands over the replays that were asked for, until ctx ends.
+	Wishes(ctx context.Context, take func(Wish) error)
+}
+
+// sharing is this receiver's share of a journal.
+type sharing struct {
+	n      *NATS
+	serve  func(stopped, attempts context.Context, part SharedPart)
+	served sync.WaitGroup
+	held   map[int]*lease
+}
+
+// beat tells others that this receiver lives, gives up what is more than its share, and takes what is free.
+func (s *sharing) beat(ctx context.Context) {
+	for part, l := range s.held {
+		select {
+		case <-l.ended:
+			delete(s.held, part)
+		default:
+		}
+	}
+	s.n.mu.Lock()
+	leases := s.n.leases
+	s.n.mu.Unlock()
+	if leases == nil || ctx.Err() != nil {
+		return
+	}
+	within, cancel := context.WithTimeout(ctx, s.n.options.LeaseTime/2)
+	defer cancel()
+	if _, err := leases.Put(within, memberKey+s.n.id, nil); err != nil {
+		return
+	}
+	members, taken, err := census(within, leases)
+	if err != nil {
+		return
+	}
+	fair := (Partitions + members - 1) / members
+	surplus := len(s.held) - fair
+	for _, l := range s.held {
+		if surplus <= 0 {
+			break
+		}
+		if l.stopped.Err() == nil {
+			l.stop() // what is under way may end
+		}
+		surplus--
+	}
+	for _, part := range rand.Perm(Partitions) {
+		if len(s.held) >= fair {
+			return
+		}
+		if s.held[part] == nil && !taken[part] {
+			s.take(within, leases, part)
+		}
+	}
+}
+
+// census counts the receivers, and says which partitions are taken.
+func census(ctx context.Context, leases jetstream.KeyValue) (members int, taken map[int]bool, err error) {
+	keys, err := leases.ListKeys(ctx)
+	if err != nil {
+		return 0, nil, fmt.Errorf("look at the leases: %w", plainJetStream(err))
+	}
+	defer func() { _ = keys.Stop() }() // it ends with the context otherwise
+	taken = map[int]bool{}
+	for key := range keys.Keys() {
+		if strings.HasPrefix(key, memberKey) {
+			members++
+		}
+		if number, ok := strings.CutPrefix(key, partKey); ok {
+			if part, err := strconv.Atoi(number); err == nil {
+				taken[part] = true
+			}
+		}
+	}
+	return max(members, 1), taken, ctx.Err()
+}
+
+// take makes a partition this receiver's, if nobody else does.
+func (s *sharing) take(ctx context.Context, leases jetstream.KeyValue, part int) {
+	asked, token := time.Now(), newOwner()
+	revision, err := leases.Create(ctx, partKey+strconv.Itoa(part), []byte(s.n.id))
+	if err != nil {
+		return // another one was faster, or NATS is not there
+	}
+	l := newLease(part, token, revision, asked.Add(s.n.term()))
+	s.held[part] = l
+	p := &natsPart{n: s.n, index: part, lease: l, views: map[string]*natsView{}}
+	s.n.mu.Lock()
+	s.n.parts[part] = p
+	s.n.mu.Unlock()
+	s.served.Go(func() {
+		s.hold(leases, l, p)
+	})
+}
+
+// term is how long a lease is good for after it was asked for.
+func (n *NATS) term() time.Duration { return n.options.LeaseTime - n.options.LeaseTime/leaseMargin }
+
+// hold serves a partition while it is this receiver's, and gives it back.
+func (s *sharing) hold(leases jetstream.KeyValue, l *lease, p *natsPart) {
+	defer close(l.ended)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.serve(l.stopped, l.attempts, &natsView{natsPart: p, appended: make(chan struct{})})
+	}()
+	s.renew(leases, l, p, served)
+	<-served
+	s.n.mu.Lock()
+	if s.n.parts[l.part] == p {
+		delete(s.n.parts, l.part)
+	}
+	s.n.mu.Unlock()
+	l.timer.Stop()
+	lapsed := l.lapsed()
+	l.lose()
+	if lapsed {
+		return // it is somebody else's by now
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.n.options.LeaseTime/2)
+	defer cancel()
+	_ = leases.Purge(ctx, partKey+strconv.Itoa(l.part), jetstream.LastRevision(l.revision)) // else it goes by itself
+}
+
+// renew renews a lease until nothing is served any more, or it is lost.
+func (s *sharing) renew(leases jetstream.KeyValue, l *lease, p *natsPart, served <-chan struct{}) {
+	tick := time.NewTicker(s.n.options.LeaseBeat)
+	defer tick.Stop()
+	trimmed := time.Now()
+	for {
+		select {
+		case <-served:
+			return
+		case <-l.attempts.Done():
+			return
+		case <-tick.C:
+		}
+		asked := time.Now()
+		ctx, cancel := context.WithTimeout(l.attempts, s.n.options.LeaseTime/2)
+		revision, err := leases.Update(ctx, partKey+strconv.Itoa(l.part), []byte(s.n.id), l.revision)
+		cancel()
+		switch {
+		case err == nil:
+			l.extend(revision, asked.Add(s.n.term()))
+		case outdated(err):
+			s.n.options.Log.Warn("a partition was lost to another receiver", "partition", l.part)
+			l.lose()
+			return
+		}
+		if time.Since(trimmed) >= trimPause {
+			trimmed = time.Now()
+			ctx, cancel := context.WithTimeout(l.attempts, s.n.options.LeaseTime/2)
+			if err := p.Trim(ctx); err != nil && ctx.Err() == nil {
+				s.n.options.Log.Warn("delivered events were not dropped", "partition", l.part, "error", err)
+			}
+			cancel()
+		}
+	}
+}
+
+// end hands all partitions over.
+func (s *sharing) end() {
+	for _, l := range s.held {
+		l.stop()
+	}
+	s.served.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), s.n.options.LeaseBeat)
+	defer cancel()
+	s.n.mu.Lock()
+	leases := s.n.leases
+	s.n.mu.Unlock()
+	if leases != nil && s.n.conn.IsConnected() {
+		_ = leases.Purge(ctx, memberKey+s.n.id) // else it goes by itself
+	}
+}
+
+// Index implements SharedPart.
+func (p *natsPart) Index() int { return p.index }

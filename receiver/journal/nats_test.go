@@ -1,0 +1,376 @@
+package journal_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/journal"
+	"github.com/pbxhook/pbxhook/test/natstest"
+)
+
+const patience = 30 * time.Second
+
+func openNATS(t *testing.T, servers []*natstest.Server, change func(o *journal.NATSOptions)) *journal.NATS {
+	t.Helper()
+	o := journal.NATSOptions{
+		Namespace: "crm", Webhook: "callcenter", URL: natstest.URL(servers), Replicas: 1, MaxBytes: 64 << 20, Log: slog.New(slog.DiscardHandler),
+		LeaseTime: time.Second, LeaseBeat: 200 * time.Millisecond,
+	}
+	if change != nil {
+		change(&o)
+	}
+	n, err := journal.OpenNATS(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, n.Close()) })
+	return n
+}
+
+func usable(t *testing.T, n *journal.NATS) {
+	t.Helper()
+	require.Eventually(t, func() bool { return n.Problem() == nil }, patience, 20*time.Millisecond, "%v", n.Problem())
+}
+
+// owner is a receiver that has partitions.
+type owner struct {
+	mu     sync.Mutex
+	parts  map[int]journal.SharedPart
+	ctx    map[int]context.Context
+	stop   context.CancelFunc
+	ended  chan struct{}
+	served int
+}
+
+func share(t *testing.T, n *journal.NATS) *owner {
+	t.Helper()
+	o := &owner{parts: map[int]journal.SharedPart{}, ctx: map[int]context.Context{}, ended: make(chan struct{})}
+	ctx, stop := context.WithCancel(context.Background())
+	o.stop = stop
+	go func() {
+		defer close(o.ended)
+		n.Share(ctx, func(stopped, attempts context.Context, part journal.SharedPart) {
+			o.mu.Lock()
+			o.parts[part.Index()], o.ctx[part.Index()] = part, attempts
+			o.served++
+			o.mu.Unlock()
+			<-stopped.Done()
+			o.mu.Lock()
+			delete(o.parts, part.Index())
+			o.mu.Unlock()
+		})
+	}()
+	t.Cleanup(o.end)
+	return o
+}
+
+func (o *owner) end() {
+	o.stop()
+	<-o.ended
+}
+
+func (o *owner) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.parts)
+}
+
+func (o *owner) all(t *testing.T) []journal.SharedPart {
+	t.Helper()
+	require.Eventually(t, func() bool { return o.count() == journal.Partitions }, patience, 20*time.Millisecond)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	parts := make([]journal.SharedPart, journal.Partitions)
+	for i, p := range o.parts {
+		parts[i] = p
+	}
+	return parts
+}
+
+// TestNATSKeeps: what was appended comes back as it was, by number, from the end, and by partition, in order.
+func TestNATSKeeps(t *testing.T) {
+	n := openNATS(t, natstest.Start(t, 1, ""), nil)
+	usable(t, n)
+	o := share(t, n)
+	parts := o.all(t)
+	views := make([]journal.Part, len(parts))
+	for i, p := range parts {
+		views[i] = p.For("crm")
+		c, err := views[i].OpenCursor("crm")
+		require.NoError(t, err)
+		require.Zero(t, c.Floor)
+	}
+	for i := range 40 {
+		r := record(fmt.Sprint("e", i), fmt.Sprint("call", i%7))
+		receipt, err := n.Append(t.Context(), r, nil)
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, receipt.Seq)
+		got, err := n.Get(receipt.Seq)
+		require.NoError(t, err)
+		require.Equal(t, r.Request, got.Request)
+	}
+	other := openNATS(t, nil, func(o *journal.NATSOptions) { o.URL = n.URL() })
+	usable(t, other)
+	got, err := other.Get(7)
+	require.NoError(t, err)
+	require.Equal(t, "e6", got.ID)
+	require.Equal(t, record("e6", "").Request, got.Request)
+	_, err = other.Get(99)
+	require.ErrorIs(t, err, journal.ErrNotFound)
+
+	lanes, total := map[string][]uint64{}, 0
+	for _, view := range views {
+		entries, err := view.Entries(0, 1000)
+		require.NoError(t, err)
+		require.Zero(t, view.Unread(0))
+		total += len(entries)
+		for _, e := range entries {
+			require.True(t, len(lanes[e.Lane]) == 0 || lanes[e.Lane][len(lanes[e.Lane])-1] < e.Seq)
+			lanes[e.Lane] = append(lanes[e.Lane], e.Seq)
+		}
+		if len(entries) > 2 {
+			first, err := view.Entries(0, 2)
+			require.NoError(t, err)
+			require.Equal(t, entries[:2], first)
+			require.EqualValues(t, len(entries)-2, view.Unread(first[1].Seq))
+		}
+	}
+	require.Equal(t, 40, total)
+	require.Len(t, lanes, 7, "a lane is in one partition alone")
+
+	var back []uint64
+	require.NoError(t, other.Back(0, func(s journal.Stored) bool {
+		r, err := s.Record()
+		require.NoError(t, err)
+		require.Equal(t, s.Seq, r.Seq)
+		back = append(back, r.Seq)
+		return len(back) < 39
+	}))
+	require.Len(t, back, 39)
+	require.EqualValues(t, 40, back[0])
+	require.True(t, slices.IsSortedFunc(back, func(a, b uint64) int { return int(b) - int(a) }))
+	heads, err := other.Heads(38, 10)
+	require.NoError(t, err)
+	require.Len(t, heads, 2)
+	require.Equal(t, "e38", heads[0].ID)
+}
+
+// TestNATSWakesReaders of whichever receiver owns the partition.
+func TestNATSWakesReaders(t *testing.T) {
+	servers := natstest.Start(t, 1, "")
+	n := openNATS(t, servers, nil)
+	usable(t, n)
+	parts := share(t, n).all(t)
+	views := make([]journal.Part, len(parts))
+	woken := make(chan int, len(parts)*4)
+	for i, p := range parts {
+		views[i] = p.For("crm")
+		appended := views[i].Appended()
+		go func() { <-appended; woken <- i }()
+	}
+	other := openNATS(t, servers, nil)
+	usable(t, other)
+	_, err := other.Append(t.Context(), record("e1", "call1"), nil)
+	require.NoError(t, err)
+	select {
+	case i := <-woken:
+		require.Eventually(t, func() bool {
+			entries, err := views[i].Entries(0, 10)
+			return err == nil && len(entries) == 1
+		}, patience, 10*time.Millisecond)
+	case <-time.After(patience):
+		require.Fail(t, "nobody was woken")
+	}
+}
+
+// TestNATSRepeats are known whichever receiver they reach.
+func TestNATSRepeats(t *testing.T) {
+	servers := natstest.Start(t, 1, "")
+	a, b := openNATS(t, servers, nil), openNATS(t, servers, nil)
+	usable(t, a)
+	usable(t, b)
+	key := journal.RepeatKey{1, 2, 3}
+	first, err := a.Append(t.Context(), record("e1", "c"), &key)
+	require.NoError(t, err)
+	require.False(t, first.Repeat)
+	again, err := b.Append(t.Context(), record("e2", "c"), &key)
+	require.NoError(t, err)
+	require.Equal(t, journal.Receipt{Seq: first.Seq, ID: "e1", Type: event.CallEnded, Repeat: true}, again)
+	require.EqualValues(t, 1, b.State().Repeated)
+	b.Reject("401: no")
+	require.Eventually(t, func() bool {
+		s := a.State()
+		return s.Repeated == 1 && s.Rejected == 1 && s.LastRejected.Reason == "401: no" && s.Received == 1
+	}, patience, 50*time.Millisecond, "what one receiver counts all know")
+}
+
+// TestNATSPartitionsAreShared: fairly, handed over at once by one that ends, and after the lease by one that dies;
+// what a former owner writes is refused.
+func TestNATSPartitionsAreShared(t *testing.T) {
+	servers := natstest.Start(t, 1, "")
+	n := openNATS(t, servers, nil)
+	usable(t, n)
+	first := share(t, n)
+	parts := first.all(t)
+	view := parts[3].For("crm")
+	cursor, err := view.OpenCursor("crm")
+	require.NoError(t, err)
+	require.NoError(t, view.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: cursor.Floor, Delivered: 7}}))
+
+	m := openNATS(t, servers, nil)
+	usable(t, m)
+	second := share(t, m)
+	require.Eventually(t, func() bool { return first.count() == 8 && second.count() == 8 }, patience, 50*time.Millisecond, "%d %d", first.count(), second.count())
+	second.end()
+	require.Eventually(t, func() bool { return first.count() == 16 }, patience, 20*time.Millisecond)
+
+	third := openNATS(t, servers, nil)
+	usable(t, third)
+	heir := share(t, third)
+	require.Eventually(t, func() bool { return heir.count() == 8 }, patience, 50*time.Millisecond)
+	n.Disconnect() // as a machine that is cut off
+	require.Eventually(t, func() bool { return first.count() == 0 }, patience, 20*time.Millisecond, "it stops by its own clock")
+	require.Eventually(t, func() bool { return heir.count() == 16 }, patience, 20*time.Millisecond)
+	heir.mu.Lock()
+	taken := heir.parts[3].For("crm")
+	heir.mu.Unlock()
+	cursor, err = taken.OpenCursor("crm")
+	require.NoError(t, err)
+	require.EqualValues(t, 7, cursor.Delivered)
+	n.Reconnect()
+	require.Eventually(t, func() bool { return n.Problem() == nil }, patience, 20*time.Millisecond)
+	require.ErrorIs(t, view.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: 99}}), journal.ErrNotOwner)
+	cursor, err = taken.OpenCursor("crm")
+	require.NoError(t, err)
+	require.Zero(t, cursor.Floor)
+}
+
+// TestNATSDeadLettersLogAndReplays are seen by every receiver.
+func TestNATSDeadLettersLogAndReplays(t *testing.T) {
+	servers := natstest.Start(t, 1, "")
+	n, other := openNATS(t, servers, nil), openNATS(t, servers, nil)
+	usable(t, n)
+	usable(t, other)
+	parts := share(t, n).all(t)
+	receipt, err := n.Append(t.Context(), record("e1", "call1"), nil)
+	require.NoError(t, err)
+	var view journal.Part
+	var part journal.SharedPart
+	for _, p := range parts {
+		v := p.For("crm")
+		_, err := v.OpenCursor("crm")
+		require.NoError(t, err)
+		if entries, err := v.Entries(0, 10); err == nil && len(entries) == 1 {
+			view, part = v, p
+		}
+	}
+	letter := journal.DeadLetter{Record: record("e1", "call1"), Reason: "422 from the target", Status: 422, Reply: "no", Time: time.Now().UTC().Round(0)}
+	letter.Record.Seq = receipt.Seq
+	attempt := journal.Attempt{Seq: receipt.Seq, Time: time.Now().UTC().Round(0), Duration: time.Millisecond, Result: journal.DeadLettered, Status: 422, Reply: "no"}
+	require.NoError(t, view.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: receipt.Seq}, Dead: []journal.DeadLetter{letter}, Attempts: []journal.Attempt{attempt}}))
+	letters, err := other.DeadLetters("crm", 0, 10)
+	require.NoError(t, err)
+	require.Equal(t, []journal.DeadLetter{letter}, letters)
+	attempt.Target = "crm"
+	require.Eventually(t, func() bool {
+		attempts, err := other.Attempts(receipt.Seq)
+		return err == nil && len(attempts) == 1 && attempts[0] == attempt
+	}, patience, 20*time.Millisecond)
+	latest, now := other.Latest(0)
+	require.Len(t, latest, 1)
+	require.EqualValues(t, 1, now)
+	done, err := other.Done(t.Context(), "crm", []journal.Head{{Seq: receipt.Seq, ID: "e1", Lane: "call1"}, {Seq: 99, ID: "e1", Lane: "call1"}})
+	require.NoError(t, err)
+	require.Equal(t, []bool{true, false}, done)
+
+	wishes := make(chan journal.Wish, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		part.Wishes(ctx, func(w journal.Wish) error { wishes <- w; return nil })
+	}()
+	var seqs journal.Ranges
+	seqs.AddAll(receipt.Seq, receipt.Seq+5)
+	taken, err := other.Replay(t.Context(), journal.Wish{Target: "crm", ID: "r1", Seqs: seqs})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, taken)
+	require.Equal(t, journal.Wish{Target: "crm", ID: "r1", Seqs: journal.Ranges{{From: receipt.Seq, To: receipt.Seq}}}, <-wishes)
+	stop()
+	<-ended
+
+	require.NoError(t, view.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: receipt.Seq}, Revived: []uint64{receipt.Seq}}))
+	letters, err = other.DeadLetters("crm", 0, 10)
+	require.NoError(t, err)
+	require.Empty(t, letters)
+}
+
+// TestNATSIsFull, gone, and refuses: each is said, at once, and heals by itself.
+func TestNATSTroubles(t *testing.T) {
+	servers := natstest.Start(t, 1, "max_payload: 200000\nauthorization { user: pbx, password: secret }")
+	refused := openNATS(t, servers, func(o *journal.NATSOptions) { o.User, o.Password = "pbx", "wrong" })
+	require.Never(t, func() bool { return refused.Problem() == nil }, time.Second, 50*time.Millisecond)
+	require.NotContains(t, refused.Problem().Error(), "wrong")
+	_, err := refused.Append(t.Context(), record("e", "c"), nil)
+	require.ErrorIs(t, err, journal.ErrUnavailable)
+
+	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.User, o.Password, o.MaxBytes = "pbx", "secret", 256<<10 })
+	usable(t, n)
+	large := record("e", "c")
+	large.Request.Body = []byte(strings.Repeat("x", 150_000))
+	_, err = n.Append(t.Context(), large, nil)
+	require.ErrorIs(t, err, journal.ErrTooLarge)
+	large.Request.Body = large.Request.Body[:50_000]
+	for err = nil; err == nil; {
+		_, err = n.Append(t.Context(), large, nil)
+	}
+	require.ErrorIs(t, err, journal.ErrFull)
+	servers[0].Kill()
+	require.Eventually(t, func() bool {
+		began := time.Now()
+		_, err := n.Append(t.Context(), record("e", "c"), nil)
+		require.Error(t, err)
+		return strings.Contains(err.Error(), "not reached") && time.Since(began) < time.Second
+	}, patience, 50*time.Millisecond, "refused at once")
+	servers[0].Run()
+	require.Eventually(t, func() bool { return n.Problem() == nil }, patience, 50*time.Millisecond)
+
+	_, err = journal.OpenNATS(journal.NATSOptions{Namespace: "a", Webhook: "b", URL: "nats://127.0.0.1:1", NKey: "nonsense", Log: slog.New(slog.DiscardHandler)})
+	require.ErrorContains(t, err, "expected an NKey's seed")
+}
+
+// TestNATSTrims what is delivered and old, or in the way, and nothing else.
+func TestNATSTrims(t *testing.T) {
+	servers := natstest.Start(t, 1, "")
+	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Retention = time.Nanosecond })
+	usable(t, n)
+	parts := share(t, n).all(t)
+	for i := range 64 {
+		_, err := n.Append(t.Context(), record(fmt.Sprint("e", i), fmt.Sprint("call", i)), nil)
+		require.NoError(t, err)
+	}
+	for _, p := range parts {
+		require.NoError(t, p.Trim(t.Context()))
+	}
+	heads, err := n.Heads(0, 100)
+	require.NoError(t, err)
+	require.Len(t, heads, 64, "without cursors nothing is known to be delivered")
+	for _, p := range parts {
+		v := p.For("crm")
+		_, err := v.OpenCursor("crm")
+		require.NoError(t, err)
+		require.NoError(t, v.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: 32}}))
+		require.NoError(t, p.Trim(t.Context()))
+	}
+	heads, err = n.Heads(0, 100)
+	require.NoError(t, err)
+	require.Len(t, heads, 32)
+	require.EqualValues(t, 33, heads[0].Seq)
+}
