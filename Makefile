@@ -21,8 +21,9 @@ demo: ## the main job on this machine: PBXs, a receiver, a target (ONCE=1: one r
 	go run ./cmd/pbxhook demo $(if $(ONCE),--once)
 
 .PHONY: test
-test: ## unit, golden, envtest, browser and short fuzzing, with the race detector; gets its API server and browser by itself
-	assets=$$(hack/envtest) && chromium=$$(hack/chromium) && KUBEBUILDER_ASSETS=$$assets PBXHOOK_CHROMIUM=$$chromium go test -race $(PACKAGES)
+test: ## unit, golden, envtest, browser and short fuzzing, with the race detector; gets its API server, browser and NATS by itself
+	assets=$$(hack/envtest) && chromium=$$(hack/chromium) && nats=$$(hack/nats-server) && \
+	KUBEBUILDER_ASSETS=$$assets PBXHOOK_CHROMIUM=$$chromium PBXHOOK_NATS_SERVER=$$nats go test -race $(PACKAGES)
 	$(MAKE) --no-print-directory fuzz FUZZTIME=10s
 
 .PHONY: console-shots
@@ -79,8 +80,8 @@ chart: ## the Helm chart, in dist/pbxhook-VERSION.tgz
 	$(TOOL) helm package charts/pbxhook --destination dist
 
 .PHONY: fault
-fault: ## what breaks: real processes killed, ended, starved of disk, fed by slow senders
-	go test -count=1 -timeout 20m -v ./test/fault
+fault: ## what breaks: real processes killed, ended, paused, starved of disk, fed by slow senders; NATS servers too
+	nats=$$(hack/nats-server) && PBXHOOK_NATS_SERVER=$$nats go test -count=1 -timeout 20m -v ./test/fault
 
 .PHONY: bench
 bench: ## the receiver against its peers, in one run of ten minutes; leaves dist/bench.json and docs/performance.md

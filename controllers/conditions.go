@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pbxhook/pbxhook/api/statusz"
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
 )
@@ -42,6 +43,19 @@ func (s *conditions) get(kind string) metav1.Condition {
 	return metav1.Condition{Type: kind, Status: metav1.ConditionUnknown}
 }
 
+func (s *conditions) natsJournal(nats *v1alpha1.NATSJournal, report *statusz.Webhook) {
+	switch {
+	case report == nil:
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable, "no receiver has said yet whether it reaches NATS")
+	case report.JournalProblem != "":
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalUnavailable, "events are answered 503: %s", report.JournalProblem)
+	case nats.Replicas < 3:
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonStream, "an accepted event survives the loss of every receiver, and not that of the one NATS server that keeps it")
+	default:
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonStream, "an accepted event survives the loss of every receiver, and of %d of %d NATS servers", nats.Replicas/2, nats.Replicas)
+	}
+}
+
 func (s *conditions) notImplemented() {
 	if fields := s.webhook.Spec.NotImplemented(); len(fields) > 0 {
 		s.set(v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented,
@@ -51,7 +65,11 @@ func (s *conditions) notImplemented() {
 	s.remove(v1alpha1.ConditionNotImplemented)
 }
 
-func (s *conditions) journal() {
+func (s *conditions) journal(report *statusz.Webhook) {
+	if nats := s.webhook.Spec.Journal.NATS; nats != nil {
+		s.natsJournal(nats, report)
+		return
+	}
 	if render.NeedsClaim(s.webhook) {
 		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonPersistentVolume, "an accepted event survives the loss of its pod")
 		return

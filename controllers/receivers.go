@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,11 +9,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pbxhook/pbxhook/api/statusz"
@@ -118,9 +121,52 @@ func (a *receivers) take(report *statusz.Report, hash, pod string) {
 		a.refused = report.RefusedReason
 	}
 	if len(report.Webhooks) == 1 {
-		a.report = &report.Webhooks[0]
-		a.pending += a.report.Events.Pending
+		a.pending += report.Webhooks[0].Events.Pending
+		a.report = merge(a.report, &report.Webhooks[0])
 	}
+}
+
+// merge joins what two receivers of a webhook said. Each speaks of the events of the journal as a whole, and of
+// targets as far as it delivers to them itself.
+func merge(all, one *statusz.Webhook) *statusz.Webhook {
+	if all == nil {
+		return one
+	}
+	e, o := &all.Events, &one.Events
+	e.Received, e.Unparsed, e.Rejected, e.OtherVersion = max(e.Received, o.Received), max(e.Unparsed, o.Unparsed), max(e.Rejected, o.Rejected), max(e.OtherVersion, o.OtherVersion)
+	e.Pending += o.Pending
+	e.LastReceivedTime = later(e.LastReceivedTime, o.LastReceivedTime)
+	if later(e.LastRejectedTime, o.LastRejectedTime) == o.LastRejectedTime && o.LastRejectedTime != nil {
+		e.LastRejectedTime, e.LastRejectedReason = o.LastRejectedTime, o.LastRejectedReason
+	}
+	e.LastOtherVersion = cmp.Or(e.LastOtherVersion, o.LastOtherVersion)
+	all.JournalProblem = cmp.Or(all.JournalProblem, one.JournalProblem)
+	for _, t := range one.Targets {
+		i := slices.IndexFunc(all.Targets, func(known v1alpha1.TargetStatus) bool { return known.Name == t.Name })
+		if i < 0 {
+			all.Targets = append(all.Targets, t)
+			continue
+		}
+		known := &all.Targets[i]
+		known.Healthy = known.Healthy && t.Healthy
+		known.Pending += t.Pending
+		known.Delivered += t.Delivered
+		known.DeadLettered += t.DeadLettered
+		known.ExpressionErrors += t.ExpressionErrors
+		known.LastDeliveryTime = later(known.LastDeliveryTime, t.LastDeliveryTime)
+		known.LastError = cmp.Or(known.LastError, t.LastError)
+		if known.OldestPendingTime == nil || t.OldestPendingTime != nil && t.OldestPendingTime.Before(known.OldestPendingTime) {
+			known.OldestPendingTime = t.OldestPendingTime
+		}
+	}
+	return all
+}
+
+func later(a, b *metav1.Time) *metav1.Time {
+	if a == nil || b != nil && a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // reachService is whether the Service leads to a receiver, as a PBX needs it: nodes take a moment to

@@ -127,9 +127,6 @@ func (r *Reconciler) reconcile(ctx context.Context, w *v1alpha1.PBXWebhook, seen
 
 // checkSpec finds what no rule of the schema can.
 func checkSpec(webhook *v1alpha1.PBXWebhook) error {
-	if webhook.Spec.Journal.NATS != nil {
-		return &stalledError{reason: v1alpha1.ReasonNotImplemented, message: "journal.nats is not implemented in this version: use journal.embedded"}
-	}
 	if zone := webhook.Spec.TimeZone; zone != "" {
 		if _, err := time.LoadLocation(zone); err != nil {
 			return &stalledError{reason: v1alpha1.ReasonInvalidSpec, message: fmt.Sprintf("spec.timeZone: expected an IANA time zone such as Asia/Tehran, got %q", zone)}

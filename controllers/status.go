@@ -100,7 +100,7 @@ func summarize(w *v1alpha1.PBXWebhook, seen *observation, now metav1.Time) {
 	s := &conditions{webhook: w, now: now, held: map[string]bool{}}
 	w.Status.ObservedGeneration = w.Generation
 	s.notImplemented()
-	s.journal()
+	s.journal(seen.receivers.report)
 	if seen.blocked == nil {
 		w.Status.Address, w.Status.Endpoints = address(seen.exposure.url), endpoints(w, seen.exposure.url)
 		s.credentials(seen.configuration)

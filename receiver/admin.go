@@ -43,20 +43,41 @@ func (r *Receiver) find(w admin.Webhook) (*webhook, error) {
 	return nil, fmt.Errorf("%w: no webhook %s runs here", admin.ErrNotFound, w)
 }
 
-// chosen are the dispatchers of the targets that a selection is about.
-func (w *webhook) chosen(target string) (map[string]*dispatch.Dispatcher, error) {
+// chosen are the targets that a selection is about, by name.
+func (w *webhook) chosen(target string) ([]string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	found := map[string]*dispatch.Dispatcher{}
-	for name, running := range w.targets {
-		if target == "" || target == name {
-			found[name] = running.dispatcher
-		}
+	if target == "" {
+		return slices.Sorted(maps.Keys(w.targets)), nil
 	}
-	if len(found) == 0 && target != "" {
+	if w.targets[target] == nil {
 		return nil, fmt.Errorf("%w: webhook %s/%s has no target %s", admin.ErrNotFound, w.namespace, w.name, target)
 	}
-	return found, nil
+	return []string{target}, nil
+}
+
+// delivering are the parts that this receiver delivers.
+func (w *webhook) delivering() []*part {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.parts))
+}
+
+// hand hands events to a target again: by its dispatcher, or where receivers share the journal by those of whoever
+// delivers them.
+func (w *webhook) hand(ctx context.Context, target, id string, seqs journal.Ranges) (n int64, err error) {
+	if w.shared != nil {
+		if seqs.Len() > dispatch.MaxReplayed {
+			return 0, fmt.Errorf("%w: %d, at most %d are taken: narrow it", dispatch.ErrTooMany, seqs.Len(), dispatch.MaxReplayed)
+		}
+		return w.shared.Replay(ctx, journal.Wish{Target: target, ID: id, Seqs: seqs})
+	}
+	for _, pt := range w.delivering() {
+		if d := pt.dispatcher(target); d != nil {
+			return d.Replay(ctx, id, seqs)
+		}
+	}
+	return 0, nil
 }
 
 // DeadLetters implements admin.Service.
@@ -80,7 +101,7 @@ func (w *webhook) letters(s admin.Selection, do func(target string, d journal.De
 	if err != nil {
 		return err
 	}
-	for _, target := range slices.Sorted(maps.Keys(targets)) {
+	for _, target := range targets {
 		for after := uint64(0); ; {
 			letters, err := w.journal.DeadLetters(target, after, scanned)
 			if err != nil {
@@ -182,8 +203,8 @@ func (r *Receiver) Replay(ctx context.Context, id admin.Webhook, s admin.Selecti
 		return admin.Replay{}, err
 	}
 	replay := admin.Replay{ID: strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Targets: map[string]int64{}}
-	for _, target := range slices.Sorted(maps.Keys(targets)) {
-		n, err := targets[target].Replay(ctx, replay.ID, seqs[target])
+	for _, target := range targets {
+		n, err := w.hand(ctx, target, replay.ID, seqs[target])
 		if errors.Is(err, dispatch.ErrTooMany) {
 			return replay, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 		}
@@ -197,7 +218,7 @@ func (r *Receiver) Replay(ctx context.Context, id admin.Webhook, s admin.Selecti
 }
 
 // selected are the events of a selection, for each target.
-func (w *webhook) selected(s admin.Selection, targets map[string]*dispatch.Dispatcher) (map[string]journal.Ranges, error) {
+func (w *webhook) selected(s admin.Selection, targets []string) (map[string]journal.Ranges, error) {
 	seqs := map[string]journal.Ranges{}
 	if s.DeadLetters {
 		err := w.letters(s, func(target string, d journal.DeadLetter) bool {
@@ -224,7 +245,7 @@ func (w *webhook) selected(s admin.Selection, targets map[string]*dispatch.Dispa
 			break
 		}
 	}
-	for target := range targets {
+	for _, target := range targets {
 		seqs[target] = all
 	}
 	return seqs, nil

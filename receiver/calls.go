@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
+	"github.com/pbxhook/pbxhook/receiver/dispatch"
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/receiver/render"
@@ -304,11 +305,7 @@ func (s *search) withOutcome(ctx context.Context, candidates []journal.Head) ([]
 	if s.query.Target == "" && s.query.Outcome == "" || len(candidates) == 0 {
 		return candidates, nil
 	}
-	seqs := make([]uint64, len(candidates))
-	for i, h := range candidates {
-		seqs[i] = h.Seq
-	}
-	fates, err := s.webhook.fates(ctx, seqs)
+	fates, err := s.webhook.fates(ctx, candidates)
 	if err != nil {
 		return nil, err
 	}
@@ -330,7 +327,7 @@ type fates struct {
 	done     map[string]map[uint64]bool   // by target and event; nil where the target cannot be asked
 }
 
-func (w *webhook) fates(ctx context.Context, seqs []uint64) (*fates, error) {
+func (w *webhook) fates(ctx context.Context, heads []journal.Head) (*fates, error) {
 	f := &fates{attempts: map[uint64][]journal.Attempt{}, done: map[string]map[uint64]bool{}}
 	if p := w.current(); p != nil {
 		for _, t := range p.targets {
@@ -342,25 +339,21 @@ func (w *webhook) fates(ctx context.Context, seqs []uint64) (*fates, error) {
 		return nil, err
 	}
 	var unlogged []journal.Attempt
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	within, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	for name, d := range running {
-		done, more, err := d.Look(ctx, seqs)
-		if err != nil {
+	for _, target := range running {
+		done, more := w.look(within, target, heads)
+		if done == nil {
 			continue // what is known of attempts says enough
 		}
-		unlogged = append(unlogged, more...)
-		f.done[name] = map[uint64]bool{}
-		for i, seq := range seqs {
-			f.done[name][seq] = done[i]
-		}
+		f.done[target], unlogged = done, append(unlogged, more...)
 	}
-	for _, seq := range seqs { // after the dispatchers were asked, so that nothing falls between
-		attempts, err := w.journal.Attempts(seq)
+	for _, h := range heads { // after the dispatchers were asked, so that nothing falls between
+		attempts, err := w.journal.Attempts(h.Seq)
 		if err != nil {
 			return nil, err
 		}
-		f.attempts[seq] = attempts
+		f.attempts[h.Seq] = attempts
 	}
 	for _, a := range unlogged {
 		if !slices.ContainsFunc(f.attempts[a.Seq], func(b journal.Attempt) bool { return a.Target == b.Target && a.Time.Equal(b.Time) }) {
@@ -368,6 +361,54 @@ func (w *webhook) fates(ctx context.Context, seqs []uint64) (*fates, error) {
 		}
 	}
 	return f, nil
+}
+
+// look says which of some events a target is done with, and gives the attempts at them that are not in the delivery
+// log yet; nil where nobody can say.
+func (w *webhook) look(ctx context.Context, target string, heads []journal.Head) (map[uint64]bool, []journal.Attempt) {
+	found := map[uint64]bool{}
+	if w.shared != nil { // what others deliver is known from their cursors
+		done, err := w.shared.Done(ctx, target, heads)
+		if err != nil {
+			return nil, nil
+		}
+		for i, h := range heads {
+			found[h.Seq] = done[i]
+		}
+	}
+	byPart := map[int][]uint64{}
+	for _, h := range heads {
+		index := 0
+		if w.shared != nil {
+			index = journal.PartitionOf(h)
+		}
+		byPart[index] = append(byPart[index], h.Seq)
+	}
+	var unlogged []journal.Attempt
+	for _, pt := range w.delivering() {
+		d, seqs := pt.dispatcher(target), byPart[pt.index]
+		if d == nil || len(seqs) == 0 {
+			continue
+		}
+		done, more, err := d.Look(ctx, seqs)
+		if err != nil {
+			return nil, nil
+		}
+		unlogged = append(unlogged, more...)
+		for i, seq := range seqs {
+			found[seq] = done[i]
+		}
+	}
+	return found, unlogged
+}
+
+// headsOf are the heads of events.
+func headsOf(events []journal.Record) []journal.Head {
+	heads := make([]journal.Head, len(events))
+	for i := range events {
+		heads[i] = journal.Head{Seq: events[i].Seq, ID: events[i].ID, Lane: events[i].Lane}
+	}
+	return heads
 }
 
 // of are the attempts of an event at a target.
@@ -466,9 +507,7 @@ func (w *webhook) call(ctx context.Context, events []journal.Record) (admin.Call
 	if first.Lane == "" {
 		call.Event = first.ID
 	}
-	seqs := make([]uint64, len(events))
 	for i := range events {
-		seqs[i] = events[i].Seq
 		e := p.decode(&events[i])
 		call.Types = append(call.Types, e.Type)
 		call.Reason = cmp.Or(e.Reason, call.Reason)
@@ -488,12 +527,12 @@ func (w *webhook) call(ctx context.Context, events []journal.Record) (admin.Call
 			call.From, call.To = cmp.Or(e.SMS.From.Number, e.SMS.From.Raw), cmp.Or(e.SMS.To.Number, e.SMS.To.Raw)
 		}
 	}
-	fates, err := w.fates(ctx, seqs)
+	fates, err := w.fates(ctx, headsOf(events))
 	if err != nil {
 		return call, err
 	}
-	for _, seq := range seqs {
-		for target, outcome := range fates.outcomes(seq) {
+	for i := range events {
+		for target, outcome := range fates.outcomes(events[i].Seq) {
 			call.Outcomes[target] = outcome.Worse(call.Outcomes[target])
 		}
 	}
@@ -557,11 +596,7 @@ func (w *webhook) eventsOf(ctx context.Context, callID, eventID string) (events 
 
 // describe says all of a call's events.
 func (w *webhook) describe(ctx context.Context, detail *admin.CallDetail, events []journal.Record) error {
-	seqs := make([]uint64, len(events))
-	for i := range events {
-		seqs[i] = events[i].Seq
-	}
-	fates, err := w.fates(ctx, seqs)
+	fates, err := w.fates(ctx, headsOf(events))
 	if err != nil {
 		return err
 	}
@@ -642,6 +677,24 @@ func (r *Receiver) Status() []admin.Status {
 	return all
 }
 
+// elsewhere is how targets fare at other receivers, where these share the journal.
+func (w *webhook) elsewhere() map[string]journal.Elsewhere {
+	if w.shared == nil {
+		return nil
+	}
+	mine := map[int]bool{}
+	for _, pt := range w.delivering() {
+		mine[pt.index] = true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	all, err := w.shared.Elsewhere(ctx, func(part int) bool { return mine[part] })
+	if err != nil {
+		w.log.Debug("not known how targets fare at other receivers", "error", err)
+	}
+	return all
+}
+
 func (w *webhook) status() admin.Status {
 	report, state, p := w.report(), w.journal.State(), w.current()
 	s := admin.Status{
@@ -651,12 +704,18 @@ func (w *webhook) status() admin.Status {
 	if p != nil {
 		s.Provider = p.manifest.Spec.Provider
 	}
-	running, _ := w.chosen("") // without a name there is none that may be missing
+	elsewhere := w.elsewhere()
+	now := map[string]dispatch.Status{}
+	w.eachTarget(func(s dispatch.Status, _ int64) { now[s.Name] = s })
 	for _, t := range report.Targets {
-		target := admin.TargetStatus{TargetStatus: t}
-		if d, ok := running[t.Name]; ok {
-			now := d.Status()
-			target.PerMinute, target.BreakerOpen = now.PerMinute, now.BreakerOpen
+		target := admin.TargetStatus{TargetStatus: t, PerMinute: now[t.Name].PerMinute, BreakerOpen: now[t.Name].BreakerOpen}
+		if e, ok := elsewhere[t.Name]; ok {
+			target.Pending += e.Pending
+			target.Delivered += e.Delivered
+			target.DeadLettered += e.DeadLettered
+			if last := timeOf(e.LastDelivery); last != nil && (target.LastDeliveryTime == nil || target.LastDeliveryTime.Before(last)) {
+				target.LastDeliveryTime = last
+			}
 		}
 		if plan := p.target(t.Name); plan != nil {
 			target.Host = plan.host

@@ -1,7 +1,10 @@
 package receiver
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,6 +22,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/expression"
 	"github.com/pbxhook/pbxhook/receiver/filter"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
+	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
 )
 
@@ -32,6 +36,9 @@ type plan struct {
 	// certificate of receiver.tls; certificateErr says why it cannot be used.
 	certificate    *tls.Certificate
 	certificateErr error
+	// nats is where events are kept, where that is journal.nats; journalKey tells it from others.
+	nats       *journal.NATSOptions
+	journalKey string
 }
 
 type targetPlan struct {
@@ -45,6 +52,15 @@ type targetPlan struct {
 	template  *expression.Template // nil likewise, and for other formats
 	// templateErr says that its template does not compile.
 	templateErr error
+}
+
+// names are those of the targets.
+func (p *plan) names() []string {
+	names := make([]string, 0, len(p.targets))
+	for _, t := range p.targets {
+		names = append(names, t.spec.Name)
+	}
+	return names
 }
 
 // target is the plan for a target, or nil.
@@ -115,9 +131,6 @@ func (t *targetPlan) refuse(err error, kept bool) {
 func planFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests, options Options) (*plan, error) {
 	spec := &manifest.Spec
 	id := manifest.Namespace + "/" + manifest.Name
-	if spec.Journal.NATS != nil {
-		return nil, fmt.Errorf("PBXWebhook %s: journal.nats is not implemented in this version: use journal.embedded", id)
-	}
 	location := time.UTC
 	if spec.TimeZone != "" {
 		var err error
@@ -130,6 +143,11 @@ func planFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests, options Op
 		return nil, fmt.Errorf("PBXWebhook %s: %w", id, err)
 	}
 	p := &plan{manifest: manifest}
+	if spec.Journal.NATS != nil {
+		if p.nats, p.journalKey, err = natsFor(manifest, values); err != nil {
+			return nil, fmt.Errorf("PBXWebhook %s: journal.nats.%w", id, err)
+		}
+	}
 	p.certificate, p.certificateErr = certificateFor(manifest, values)
 	p.filter, p.filterErr = filter.Compile(spec)
 	p.ingest = ingest.Webhook{
@@ -163,6 +181,69 @@ func methods(spec *v1alpha1.PBXWebhookSpec) []string {
 	default:
 		return []string{http.MethodGet, http.MethodPost}
 	}
+}
+
+// natsFor resolves what journal.nats refers to. A Secret that is not there is no error, because it heals by itself.
+func natsFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests) (*journal.NATSOptions, string, error) {
+	spec := manifest.Spec.Journal.NATS
+	o := &journal.NATSOptions{
+		Namespace: manifest.Namespace, Webhook: manifest.Name, URL: spec.URL, Account: spec.Account, Domain: spec.Domain,
+		Replicas: int(max(spec.Replicas, 1)), Retention: duration(spec.Retention, 72*time.Hour),
+	}
+	if spec.MaxBytes != nil {
+		o.MaxBytes = spec.MaxBytes.Value()
+	}
+	if ref := spec.CredentialsSecretRef; ref != nil {
+		secret, _ := values.Values("Secret", manifest.Namespace, ref.Name)
+		text := func(key string) string { return strings.TrimSpace(string(secret[key])) }
+		o.User, o.Password, o.Token, o.NKey, o.Creds = text("username"), text("password"), text("token"), text("nkey"), secret["creds"]
+	}
+	var pems []byte
+	if spec.TLS != nil {
+		config, pem, err := natsTLS(manifest.Namespace, spec.TLS, values)
+		if err != nil {
+			return nil, "", err
+		}
+		o.TLS, pems = config, pem
+	}
+	hash := sha256.Sum256(fmt.Appendf(pems, "%q %q %q %d %d %s %q %q %q %q %q", o.URL, o.Account, o.Domain, o.Replicas, o.MaxBytes, o.Retention, o.User, o.Password, o.Token, o.NKey, o.Creds))
+	return o, hex.EncodeToString(hash[:]), nil
+}
+
+func natsTLS(namespace string, spec *v1alpha1.NATSTLS, values *config.Manifests) (*tls.Config, []byte, error) {
+	c, pems := &tls.Config{MinVersion: tls.VersionTLS12}, []byte{}
+	if ca := spec.CA; ca != nil {
+		kind, ref := "ConfigMap", ca.ConfigMapKeyRef
+		if ref == nil {
+			kind, ref = "Secret", ca.SecretKeyRef
+		}
+		pem, err := values.Value(kind, namespace, *ref)
+		if err != nil {
+			return nil, nil, fmt.Errorf("tls.ca: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, nil, errors.New("tls.ca: expected certificates in PEM, got none")
+		}
+		pems = append(pems, pem...)
+	}
+	if client := spec.ClientSecretRef; client != nil {
+		certificate, err := values.Value("Secret", namespace, v1alpha1.KeyReference{Name: client.Name, Key: v1alpha1.KeyCertificate})
+		if err != nil {
+			return nil, nil, fmt.Errorf("tls.clientSecretRef: %w", err)
+		}
+		key, err := values.Value("Secret", namespace, v1alpha1.KeyReference{Name: client.Name, Key: v1alpha1.KeyPrivateKey})
+		if err != nil {
+			return nil, nil, fmt.Errorf("tls.clientSecretRef: %w", err)
+		}
+		pair, err := tls.X509KeyPair(certificate, key)
+		if err != nil {
+			return nil, nil, errors.New("tls.clientSecretRef: expected a certificate and its key in PEM") // err may show the key
+		}
+		c.Certificates = []tls.Certificate{pair}
+		pems = append(append(pems, certificate...), key...)
+	}
+	return c, pems, nil
 }
 
 // credentialsFor reads the PBX's credentials. A Secret that is not there leaves them unknown, so

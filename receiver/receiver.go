@@ -241,7 +241,7 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 		if err != nil {
 			return err
 		}
-		if err := w.apply(p, r.attempts); err != nil {
+		if err := w.apply(p); err != nil {
 			return fmt.Errorf("PBXWebhook %s: %w", id, err)
 		}
 		if p.certificateErr != nil {
@@ -260,10 +260,18 @@ func (r *Receiver) webhook(ctx context.Context, id string, p *plan) (*webhook, e
 	r.mu.Lock()
 	w, ok := r.webhooks[id]
 	r.mu.Unlock()
-	if ok {
+	if ok && w.journalKey == p.journalKey {
 		return w, nil
 	}
-	w, err := open(ctx, p, r.options, r.metrics, r.log)
+	if ok { // another journal: the old one is closed first
+		r.mu.Lock()
+		delete(r.webhooks, id)
+		r.mu.Unlock()
+		if err := w.close(); err != nil {
+			return nil, err
+		}
+	}
+	w, err := open(ctx, p, r.options, r.metrics, r.log, r.attempts)
 	if err != nil {
 		return nil, err
 	}

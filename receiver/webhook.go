@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -30,32 +31,46 @@ import (
 // maxRemoved is how many removed targets the status shows.
 const maxRemoved = 16
 
-// webhook is one webhook at work: its journal, and a dispatcher for each of its targets.
+// webhook is one webhook at work: its journal, and for each part of it that this receiver delivers a dispatcher for
+// each of its targets.
 type webhook struct {
 	namespace, name string
 	options         Options
 	log             *slog.Logger
 	journal         journal.Journal
+	journalKey      string        // tells its settings from others
+	shared          *journal.NATS // the same, where receivers share it; else nil
 	metrics         *metrics
+	attempts        context.Context // of deliveries under way
+	release         func()          // ends what it shares, and waits; nil where it does not
+
+	applying sync.Mutex // one at a time; it is taken before mu, which is never held while something is waited for
 
 	mu      sync.Mutex
 	targets map[string]*target
-	ending  map[string]*target // removed, with attempts that may still be under way
-	plan    *plan              // in force
+	parts   map[int]*part
+	plan    *plan // in force
+
+	retired sync.WaitGroup // of deliverers that are still used
 }
 
-// target is one running dispatcher.
+// target is what all dispatchers of a target have in common.
 type target struct {
-	dispatcher *dispatch.Dispatcher
-	stop       context.CancelFunc
-	done       chan struct{}
-	deliverer  *deliver.Deliverer // nil while the target has a problem
-	unsure     *atomic.Int64      // events that passed because no expression could tell
+	deliverer *deliver.Deliverer // nil while the target has a problem
+	unsure    *atomic.Int64      // events that passed because no expression could tell
 }
 
-// open opens the webhook's journal, and waits while another process has it.
-func open(ctx context.Context, p *plan, options Options, m *metrics, log *slog.Logger) (*webhook, error) {
+// open opens the webhook's journal, and waits while another process has it. attempts is the context of deliveries
+// under way.
+func open(ctx context.Context, p *plan, options Options, m *metrics, log *slog.Logger, attempts context.Context) (*webhook, error) {
 	manifest := p.manifest
+	w := &webhook{
+		namespace: manifest.Namespace, name: manifest.Name, options: options, metrics: m, attempts: attempts, journalKey: p.journalKey,
+		log: log.With("webhook", manifest.Namespace+"/"+manifest.Name), targets: map[string]*target{}, parts: map[int]*part{},
+	}
+	if p.nats != nil {
+		return w, w.openShared(*p.nats)
+	}
 	limits := journal.Options{Wait: options.LockWait}
 	if e := manifest.Spec.Journal.Embedded; e != nil {
 		limits.Retention = duration(e.Retention, 72*time.Hour)
@@ -67,70 +82,106 @@ func open(ctx context.Context, p *plan, options Options, m *metrics, log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	return &webhook{
-		namespace: manifest.Namespace, name: manifest.Name, options: options, journal: j, metrics: m,
-		log: log.With("webhook", manifest.Namespace+"/"+manifest.Name), targets: map[string]*target{}, ending: map[string]*target{},
-	}, nil
+	w.journal = j
+	w.parts[0] = newPart(j, attempts)
+	return w, nil
+}
+
+// openShared connects to the journal that receivers share.
+func (w *webhook) openShared(o journal.NATSOptions) error {
+	o.Log, o.Receiver = w.log, hostname()
+	shared, err := journal.OpenNATS(o)
+	if err != nil {
+		return fmt.Errorf("PBXWebhook %s: journal.nats: %w", w.id(), err)
+	}
+	w.journal, w.shared = shared, shared
+	return nil
+}
+
+// share takes partitions of a journal that receivers share, as they are free. It begins with the first plan.
+func (w *webhook) share() {
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.shared.Share(ctx, w.serve)
+	}()
+	w.release = func() {
+		stop()
+		<-ended
+	}
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "" // it is for people
+	}
+	return name
 }
 
 // apply puts a plan into force: targets that are gone stop, new ones begin with the next event,
-// others go on as they are told now. attempts is the context of deliveries under way.
-func (w *webhook) apply(p *plan, attempts context.Context) error {
+// others go on as they are told now.
+func (w *webhook) apply(p *plan) error {
+	w.applying.Lock()
+	defer w.applying.Unlock()
+	w.mu.Lock()
+	p.keepLastGood(w.plan)
+	parts := maps.Clone(w.parts)
+	for _, t := range p.targets {
+		if w.targets[t.spec.Name] == nil {
+			w.targets[t.spec.Name] = &target{deliverer: t.deliverer, unsure: &atomic.Int64{}}
+		}
+	}
+	targets := maps.Clone(w.targets)
+	w.mu.Unlock()
+	if w.shared != nil {
+		w.shared.Targets(p.names()) // before the next event is taken
+	}
+	for _, pt := range parts {
+		if err := w.deliver(pt, p, targets); err != nil && w.shared == nil {
+			return err
+		} else if err != nil { // it is taken anew, by this receiver or another one
+			w.log.Warn("a partition is given back", "partition", pt.index, "error", err)
+			pt.end()
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	names := make([]string, 0, len(p.targets))
-	for _, t := range p.targets {
-		names = append(names, t.spec.Name)
-	}
-	for name, running := range w.targets {
-		if !slices.Contains(names, name) {
-			running.stop() // its attempts under way hold up neither this change nor the status
-			w.ending[name] = running
-			delete(w.targets, name)
-			w.metrics.forget(w.id(), name)
-		}
-	}
-	if err := w.journal.KeepCursors(names); err != nil {
-		return fmt.Errorf("note the targets in the journal: %w", err)
-	}
-	p.keepLastGood(w.plan)
 	w.plan = p
-	for _, t := range p.targets {
-		if running, ok := w.targets[t.spec.Name]; ok {
-			running.dispatcher.Configure(t.policy, w.attempt(p, t, running.unsure))
-			running.replace(t.deliverer)
+	if w.shared != nil && w.release == nil {
+		w.share()
+	}
+	for name, t := range w.targets {
+		if next := p.target(name); next != nil {
+			w.replace(t, next.deliverer)
 			continue
 		}
-		if _, err := w.journal.OpenCursor(t.spec.Name); err != nil { // before the next event is taken
-			return fmt.Errorf("open the cursor of target %s: %w", t.spec.Name, err)
-		}
-		w.targets[t.spec.Name] = w.start(p, t, attempts)
+		delete(w.targets, name)
+		w.metrics.forget(w.id(), name)
+		w.retire(t, parts, name)
 	}
 	return nil
 }
 
-func (w *webhook) start(p *plan, t targetPlan, attempts context.Context) *target {
-	ctx, stop := context.WithCancel(context.Background())
-	unsure := &atomic.Int64{}
-	running := &target{
-		dispatcher: dispatch.New(t.spec.Name, w.journal, w.log, t.policy, w.attempt(p, t, unsure)),
-		stop:       stop, done: make(chan struct{}), deliverer: t.deliverer, unsure: unsure,
+// replace has a target use another deliverer from now on; w.mu is held.
+func (w *webhook) replace(t *target, d *deliver.Deliverer) {
+	if t.deliverer != nil && t.deliverer != d {
+		t.deliverer.Close()
 	}
-	if w.options.Unlogged {
-		running.dispatcher.Unlogged()
-	}
-	before := w.ending[t.spec.Name] // the same target, removed a moment ago
-	delete(w.ending, t.spec.Name)
-	go func() {
-		defer close(running.done)
-		if before != nil {
-			before.end()
+	t.deliverer = d
+}
+
+// retire closes the deliverer of a target that is no more, when nothing is delivered to it any more.
+func (w *webhook) retire(t *target, parts map[int]*part, name string) {
+	w.retired.Go(func() {
+		for _, pt := range parts {
+			pt.await(name)
 		}
-		if err := running.dispatcher.Run(ctx, attempts); err != nil {
-			w.log.Error("delivery ended", "target", t.spec.Name, "error", err)
+		if t.deliverer != nil {
+			t.deliverer.Close()
 		}
-	}()
-	return running
+	})
 }
 
 // attempt is the way of one event to one target: decode, filter, render, deliver.
@@ -149,6 +200,9 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 		request, renderErr := render.Render(shape, &r, e)
 		if renderErr != nil {
 			return dispatch.Outcome{Result: dispatch.Refused, Reason: renderErr.Error()}
+		}
+		if ctx.Err() != nil { // the partition is another receiver's by now
+			return dispatch.Outcome{Result: dispatch.Retry, Reason: "another receiver delivers this call's events"}
 		}
 		if r.Replay != "" {
 			request.Header.Set("Pbxhook-Replay", r.Replay)
@@ -196,12 +250,20 @@ func endSpan(span *tracing.Span, outcome *dispatch.Outcome) {
 	span.End(outcome.Reason, attributes...)
 }
 
-// eachTarget calls do for each target that is delivered to, by name.
+// eachTarget calls do for each target that is delivered to, by name, with how it fares in all parts that this
+// receiver delivers.
 func (w *webhook) eachTarget(do func(s dispatch.Status, unsure int64)) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(w.targets)) {
-		do(w.targets[name].dispatcher.Status(), w.targets[name].unsure.Load())
+	targets, parts := maps.Clone(w.targets), slices.Collect(maps.Values(w.parts))
+	w.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(targets)) {
+		all := dispatch.Status{Name: name, Healthy: true}
+		for _, pt := range parts {
+			if s, ok := pt.status(name); ok {
+				all = all.With(s)
+			}
+		}
+		do(all, targets[name].unsure.Load())
 	}
 }
 
@@ -225,50 +287,35 @@ func wants(webhook *filter.Filter, target *filter.Target, e *event.Event) (bool,
 	return wanted, errors.Join(err, targetErr)
 }
 
-func (t *target) replace(d *deliver.Deliverer) {
-	if t.deliverer != nil && t.deliverer != d {
-		t.deliverer.Close()
-	}
-	t.deliverer = d
-}
-
-// end lets the attempts under way finish, and writes the cursor.
-func (t *target) end() {
-	t.stop()
-	<-t.done
-	t.replace(nil)
-}
-
 // close ends all deliveries, and then the journal.
 func (w *webhook) close() error {
+	if w.release != nil {
+		w.release()
+	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	all := slices.Concat(slices.Collect(maps.Values(w.targets)), slices.Collect(maps.Values(w.ending)))
-	for _, t := range all {
-		t.stop()
+	parts, targets := maps.Clone(w.parts), maps.Clone(w.targets)
+	w.parts, w.targets = map[int]*part{}, map[string]*target{}
+	w.mu.Unlock()
+	for _, pt := range parts {
+		pt.end()
 	}
-	for _, t := range all {
-		t.end()
+	w.retired.Wait()
+	for _, t := range targets {
+		w.replace(t, nil)
 	}
-	w.targets, w.ending = map[string]*target{}, map[string]*target{}
 	return w.journal.Close()
 }
 
 // pending is how many deliveries are still owed to targets.
-func (w *webhook) pending() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var owed int64
-	for _, t := range w.targets {
-		owed += t.dispatcher.Status().Pending
-	}
+func (w *webhook) pending() (owed int64) {
+	w.eachTarget(func(s dispatch.Status, _ int64) { owed += s.Pending })
 	return owed
 }
 
 // report is how the webhook fares, with the targets that were removed a short while ago.
 func (w *webhook) report() statusz.Webhook {
 	state := w.journal.State()
-	report := statusz.Webhook{Namespace: w.namespace, Name: w.name, Events: v1alpha1.EventsStatus{
+	report := statusz.Webhook{Namespace: w.namespace, Name: w.name, JournalProblem: w.problem(), Events: v1alpha1.EventsStatus{
 		Received: state.Received, Unparsed: state.Unparsed, Rejected: state.Rejected, LastReceivedTime: timeOf(state.LastReceived),
 		OtherVersion: state.OtherVersion, LastOtherVersion: state.LastOtherVersion,
 		LastRejectedTime: timeOf(state.LastRejected.At), LastRejectedReason: state.LastRejected.Reason,
@@ -294,11 +341,27 @@ func (w *webhook) oldest(s dispatch.Status) *metav1.Time {
 	if s.Pending == 0 {
 		return nil
 	}
-	heads, err := w.journal.Heads(s.Floor, 1)
-	if err != nil || len(heads) == 0 {
-		return nil // it was delivered a moment ago
+	w.mu.Lock()
+	parts := slices.Collect(maps.Values(w.parts))
+	w.mu.Unlock()
+	var oldest time.Time
+	for _, pt := range parts {
+		if at := pt.oldest(s.Name); !at.IsZero() && (oldest.IsZero() || at.Before(oldest)) {
+			oldest = at
+		}
 	}
-	return timeOf(heads[0].ReceivedAt)
+	return timeOf(oldest)
+}
+
+// problem says why the journal cannot be used now; empty: it can.
+func (w *webhook) problem() string {
+	if w.shared == nil {
+		return ""
+	}
+	if err := w.shared.Problem(); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func timeOf(t time.Time) *metav1.Time {

@@ -21,4 +21,6 @@ type Webhook struct {
 	Name      string                  `json:"name"`
 	Events    v1alpha1.EventsStatus   `json:"events"`
 	Targets   []v1alpha1.TargetStatus `json:"targets"`
+	// JournalProblem says why the journal cannot be used now; empty: it can.
+	JournalProblem string `json:"journalProblem,omitempty"`
 }

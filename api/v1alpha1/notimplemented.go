@@ -8,6 +8,6 @@ func (s *PBXWebhookSpec) NotImplemented() []string {
 			fields = append(fields, field)
 		}
 	}
-	add(s.Journal.NATS != nil, "journal.nats")
+	add(s.Journal.NATS != nil && s.Journal.DeletionPolicy == DeletionDelete, "journal.deletionPolicy") // the stream stays
 	return fields
 }

@@ -76,6 +76,30 @@ func (r *Reference) Check(values map[string][]byte) error {
 	return nil
 }
 
+// references are those of journal.nats.
+func (j *Journal) references() (refs []Reference) {
+	if j.NATS == nil {
+		return nil
+	}
+	const field = "spec.journal.nats."
+	if ref := j.NATS.CredentialsSecretRef; ref != nil {
+		refs = append(refs, Reference{Field: field + "credentialsSecretRef", Kind: "Secret", Name: ref.Name, Optional: []string{"username", "password", "token", "nkey", "creds"}})
+	}
+	if j.NATS.TLS == nil {
+		return refs
+	}
+	if ca := j.NATS.TLS.CA; ca != nil && ca.ConfigMapKeyRef != nil {
+		refs = append(refs, Reference{Field: field + "tls.ca", Kind: "ConfigMap", Name: ca.ConfigMapKeyRef.Name, Keys: []string{ca.ConfigMapKeyRef.Key}})
+	}
+	if ca := j.NATS.TLS.CA; ca != nil && ca.SecretKeyRef != nil {
+		refs = append(refs, Reference{Field: field + "tls.ca", Kind: "Secret", Name: ca.SecretKeyRef.Name, Keys: []string{ca.SecretKeyRef.Key}})
+	}
+	if client := j.NATS.TLS.ClientSecretRef; client != nil {
+		refs = append(refs, Reference{Field: field + "tls.clientSecretRef", Kind: "Secret", Name: client.Name, Keys: []string{KeyCertificate, KeyPrivateKey}})
+	}
+	return refs
+}
+
 // References are all Secrets and ConfigMaps that a receiver of this spec needs.
 func (s *PBXWebhookSpec) References() []Reference {
 	var refs []Reference
@@ -88,6 +112,7 @@ func (s *PBXWebhookSpec) References() []Reference {
 	if s.Receiver.TLS != nil {
 		refs = append(refs, Reference{Field: FieldTLS, Kind: "Secret", Name: s.Receiver.TLS.SecretRef.Name, Keys: []string{KeyCertificate, KeyPrivateKey}})
 	}
+	refs = append(refs, s.Journal.references()...)
 	for _, t := range s.Targets {
 		add := func(field, kind, name string, keys ...string) {
 			refs = append(refs, Reference{Field: fmt.Sprintf("spec.targets[%s].%s", t.Name, field), Kind: kind, Name: name, Keys: keys, Target: t.Name})

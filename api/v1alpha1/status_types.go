@@ -87,6 +87,10 @@ const (
 	ReasonAPINotInstalled = "APINotInstalled"
 	// ReasonGatewayNotReady: a Gateway is missing, or does not take the route.
 	ReasonGatewayNotReady = "GatewayNotReady"
+	// ReasonStream: events are kept in a JetStream stream.
+	ReasonStream = "Stream"
+	// ReasonJournalUnavailable: NATS cannot be reached, or refuses.
+	ReasonJournalUnavailable = "JournalUnavailable"
 	// ReasonHTTPSRequired: the address is http and the PBX sends to https alone.
 	ReasonHTTPSRequired = "HTTPSRequired"
 	// ReasonDisabled: spec.enabled is false.

@@ -61,6 +61,32 @@ type Policy struct {
 	Warning string
 }
 
+// Share is one of several equal parts of a policy, of which each is at work for itself.
+func (p Policy) Share(parts int) Policy {
+	p.Concurrency = (p.Concurrency + parts - 1) / parts
+	p.RateLimit /= rate.Limit(parts)
+	p.Burst = (p.Burst + parts - 1) / parts
+	return p
+}
+
+// With is how a target fares in two parts of a journal.
+func (s Status) With(o Status) Status {
+	s.Healthy = s.Healthy && o.Healthy
+	s.Pending += o.Pending
+	s.Floor = max(s.Floor, o.Floor)
+	s.Delivered += o.Delivered
+	s.DeadLettered += o.DeadLettered
+	if o.LastDelivery.After(s.LastDelivery) {
+		s.LastDelivery = o.LastDelivery
+	}
+	if s.LastError == "" {
+		s.LastError = o.LastError
+	}
+	s.BreakerOpen = s.BreakerOpen || o.BreakerOpen
+	s.PerMinute += o.PerMinute
+	return s
+}
+
 // Status is how a target fares.
 type Status struct {
 	Name         string    `json:"name"`

@@ -12,8 +12,9 @@ import (
 
 // Bounds of replays of one target.
 const (
-	maxReplays  = 100     // under way at once
-	maxReplayed = 100_000 // events of one replay
+	maxReplays = 100 // under way at once
+	// MaxReplayed is how many events one replay has at most.
+	MaxReplayed = 100_000
 )
 
 // ErrTooMany says that a replay asks for more than is taken at once.
@@ -32,8 +33,8 @@ type wish struct {
 // is durable. Events that the target does not have yet are left out: they are on their way. It needs a
 // dispatcher that runs. Errors: ErrTooMany, the context's, or the journal's.
 func (d *Dispatcher) Replay(ctx context.Context, id string, seqs journal.Ranges) (int64, error) {
-	if seqs.Len() > maxReplayed {
-		return 0, fmt.Errorf("%w: %d, at most %d are taken: narrow it", ErrTooMany, seqs.Len(), maxReplayed)
+	if seqs.Len() > MaxReplayed {
+		return 0, fmt.Errorf("%w: %d, at most %d are taken: narrow it", ErrTooMany, seqs.Len(), MaxReplayed)
 	}
 	w := &wish{id: id, seqs: seqs, done: make(chan struct{})}
 	select {

@@ -234,6 +234,9 @@ func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request
 	receipt, err := webhook.Journal.Append(r.Context(), record, repeat)
 	if err != nil {
 		h.log.Error("event not kept, answered 503", "webhook", webhook.ID(), "error", err)
+		if errors.Is(err, journal.ErrTooLarge) {
+			return reject(http.StatusRequestEntityTooLarge, "the event is longer than the journal's NATS servers take (max_payload)")
+		}
 		reason := "the journal cannot be written"
 		if errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrNoSpace) {
 			reason = "the journal is full"

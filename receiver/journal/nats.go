@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +89,7 @@ type NATS struct {
 	state    State
 	rejected rejections
 	counted  natsCounts // not yet written
+	unnoted  []string   // targets whose cursors may not be there yet: until then no event is taken
 	notified uint64     // the highest sequence number that was told of
 	parts    map[int]*natsPart
 }
@@ -229,6 +231,9 @@ func partitionOf(r *Record) int {
 	return int(h.Sum32() % Partitions)
 }
 
+// PartitionOf is where an event belongs.
+func PartitionOf(h Head) int { return partitionOf(&Record{ID: h.ID, Lane: h.Lane}) }
+
 // maintain sets up what is needed, for as long as it takes, and then looks at the stream now and then.
 func (n *NATS) maintain() {
 	for n.ctx.Err() == nil {
@@ -245,9 +250,65 @@ func (n *NATS) maintain() {
 		n.pause(natsRetry)
 	}
 	for n.ctx.Err() == nil {
+		if err := n.note(); err != nil {
+			n.options.Log.Warn("the targets cannot be noted", "error", err)
+		}
 		n.look()
 		n.pause(natsPoll)
 	}
+}
+
+// Targets says which targets there are. No event is taken before each has a cursor in every partition, so that
+// none falls between a configuration and its first delivery, whichever receiver makes that.
+func (n *NATS) Targets(names []string) {
+	n.mu.Lock()
+	n.unnoted = names
+	n.mu.Unlock()
+	if n.Ready() {
+		_ = n.note() // else as soon as it can be done
+	}
+}
+
+// Ready is whether what the journal needs has been set up.
+func (n *NATS) Ready() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.kv != nil
+}
+
+// note makes the cursors that are missing.
+func (n *NATS) note() error {
+	n.mu.Lock()
+	targets := n.unnoted
+	n.mu.Unlock()
+	if len(targets) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, maxReadTime)
+	defer cancel()
+	info, err := n.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the stream %s: %w", n.name(), plainJetStream(err))
+	}
+	there := map[string]bool{}
+	if err := n.eachCursor(ctx, "cursor.>", func(part int, target string, _ found) { there[cursorKey(part, target)] = true }); err != nil {
+		return err
+	}
+	for _, target := range targets {
+		for part := range Partitions {
+			if key := cursorKey(part, target); !there[key] {
+				if _, err := n.write(ctx, key, owned{Cursor: Cursor{Floor: info.State.LastSeq}}, 0); err != nil && !outdated(err) {
+					return err
+				}
+			}
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if slices.Equal(n.unnoted, targets) {
+		n.unnoted = nil
+	}
+	return nil
 }
 
 func (n *NATS) pause(d time.Duration) {
@@ -463,6 +524,8 @@ func (n *NATS) Problem() error {
 		return n.problem
 	case !n.conn.IsConnected():
 		return fmt.Errorf("NATS is not reached%s", because(n.conn.LastError()))
+	case len(n.unnoted) > 0:
+		return errors.New("the cursors of its targets are not made yet")
 	}
 	return nil
 }
@@ -482,7 +545,7 @@ func (n *NATS) Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, natsTimeout)
 	defer cancel()
-	ack, err := n.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(n.name()))
+	ack, err := n.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(n.name()), jetstream.WithRetryWait(natsTimeout/20), jetstream.WithRetryAttempts(20))
 	if err != nil {
 		return Receipt{}, n.refusal(err)
 	}

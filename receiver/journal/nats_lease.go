@@ -118,6 +118,8 @@ type SharedPart interface {
 	Part
 	// Index is its number.
 	Index() int
+	// GiveBack gives the partition up: it cannot be delivered here.
+	GiveBack()
 	// Trim drops events that all targets are done with, as far as there is a reason to.
 	Trim(ctx context.Context) error
 	// Wishes hands over the replays that were asked for, until ctx ends.
@@ -159,13 +161,15 @@ func (s *sharing) beat(ctx context.Context) {
 	fair := (Partitions + members - 1) / members
 	surplus := len(s.held) - fair
 	for _, l := range s.held {
-		if surplus <= 0 {
-			break
+		if l.stopped.Err() != nil {
+			surplus-- // it is on its way out
 		}
-		if l.stopped.Err() == nil {
+	}
+	for _, l := range s.held {
+		if surplus > 0 && l.stopped.Err() == nil {
 			l.stop() // what is under way may end
+			surplus--
 		}
-		surplus--
 	}
 	for _, part := range rand.Perm(Partitions) {
 		if len(s.held) >= fair {
@@ -296,6 +300,9 @@ func (s *sharing) end() {
 		_ = leases.Purge(ctx, memberKey+s.n.id) // else it goes by itself
 	}
 }
+
+// GiveBack implements SharedPart.
+func (p *natsPart) GiveBack() { p.lease.stop() }
 
 // Index implements SharedPart.
 func (p *natsPart) Index() int { return p.index }

@@ -39,9 +39,10 @@ type natsView struct {
 	appended chan struct{}
 	known    uint64 // the highest sequence number that was told of
 	readTo   uint64
-	unread   int64 // after readTo, when that was read
-	fresh    int64 // that were told of since
-	revision uint64
+	unread   int64  // after readTo, when that was read
+	fresh    int64  // that were told of since
+	revision uint64 // 0: it was not opened yet
+	cursor   Cursor // as it was opened or written last
 }
 
 var _ Part = (*natsView)(nil)
@@ -143,29 +144,56 @@ func cursorKey(part int, target string) string {
 // OpenCursor implements Part. It makes the cursor this receiver's: what a former owner writes is refused from
 // then on.
 func (v *natsView) OpenCursor(target string) (Cursor, error) {
+	v.mu.Lock()
+	known, cursor := v.revision != 0, v.cursor
+	v.mu.Unlock()
+	if known {
+		return cursor, nil
+	}
 	ctx, cancel := context.WithTimeout(v.lease.attempts, partTimeout)
 	defer cancel()
-	var found owned
+	for {
+		opened, revision, err := v.takeCursor(ctx, target)
+		if outdated(err) && wait(ctx, lagPause) { // what was read lagged behind
+			continue
+		}
+		if err != nil {
+			return Cursor{}, err
+		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.revision, v.cursor = revision, opened
+		return opened, nil
+	}
+}
+
+func (v *natsView) takeCursor(ctx context.Context, target string) (Cursor, uint64, error) {
+	var f owned
 	key := cursorKey(v.index, target)
-	revision, err := v.n.read(ctx, key, &found)
+	revision, err := v.n.read(ctx, key, &f)
 	if err != nil {
-		return Cursor{}, err
+		return Cursor{}, 0, err
 	}
 	if revision == 0 {
 		info, err := v.n.stream.Info(ctx)
 		if err != nil {
-			return Cursor{}, fmt.Errorf("%w: %w", ErrUnavailable, plainJetStream(err))
+			return Cursor{}, 0, fmt.Errorf("%w: %w", ErrUnavailable, plainJetStream(err))
 		}
-		found.Cursor.Floor = info.State.LastSeq
+		f.Cursor.Floor = info.State.LastSeq
 	}
-	found.Owner = v.lease.token
-	if revision, err = v.n.write(ctx, key, found, revision); err != nil {
-		return Cursor{}, err
+	f.Owner = v.lease.token
+	revision, err = v.n.write(ctx, key, f, revision)
+	return f.Cursor, revision, err
+}
+
+// wait waits, and says whether it was not called off.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return ctx.Err() == nil
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.revision = revision
-	return found.Cursor, nil
 }
 
 // Save implements Part: dead letters first, so that none is missing when its event is done.
@@ -204,24 +232,30 @@ func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) erro
 	}
 	key, value := cursorKey(v.index, target), owned{Owner: v.lease.token, Cursor: c}
 	next, err := v.n.write(ctx, key, value, revision)
-	if outdated(err) { // by a write of ours whose answer was lost, or by another owner
-		var found owned
-		latest, readErr := v.n.read(ctx, key, &found)
-		if readErr != nil {
+	for outdated(err) { // by a write of ours whose answer was lost, or by another owner
+		var f owned
+		latest, readErr := v.n.read(ctx, key, &f)
+		switch {
+		case readErr != nil:
 			return readErr
-		}
-		if found.Owner != v.lease.token {
+		case latest <= revision: // what was read lags behind
+			if !wait(ctx, lagPause) {
+				return fmt.Errorf("write the cursor of target %s: %w", target, ctx.Err())
+			}
+		case f.Owner != v.lease.token:
 			v.lease.lose()
 			return fmt.Errorf("write the cursor of target %s: %w", target, ErrNotOwner)
+		default:
+			revision = latest
+			next, err = v.n.write(ctx, key, value, latest)
 		}
-		next, err = v.n.write(ctx, key, value, latest)
 	}
 	if err != nil {
 		return err
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.revision = next
+	v.revision, v.cursor = next, c
 	return nil
 }
 
@@ -466,6 +500,52 @@ func (p *natsPart) watchWishes(ctx context.Context, kv jetstream.KeyValue, take 
 			return nil
 		}
 	}
+}
+
+// Elsewhere is how a target fares in partitions of other receivers, as far as their cursors were written.
+type Elsewhere struct {
+	Pending      int64 // about
+	Delivered    int64
+	DeadLettered int64
+	LastDelivery time.Time
+}
+
+// Elsewhere says how targets fare in the partitions that are not this receiver's.
+func (n *NATS) Elsewhere(ctx context.Context, mine func(part int) bool) (map[string]Elsewhere, error) {
+	type place struct {
+		part   int
+		target string
+		floor  uint64
+	}
+	all, places := map[string]Elsewhere{}, []place{}
+	if err := n.eachCursor(ctx, "cursor.>", func(part int, target string, f found) {
+		if mine(part) {
+			return
+		}
+		e := all[target]
+		e.Delivered += f.Cursor.Delivered
+		e.DeadLettered += f.Cursor.DeadLettered
+		if f.Cursor.LastDelivery.After(e.LastDelivery) {
+			e.LastDelivery = f.Cursor.LastDelivery
+		}
+		for _, replay := range f.Cursor.Replays {
+			e.Pending += replay.Seqs.Len()
+		}
+		all[target] = e
+		places = append(places, place{part, target, f.Cursor.Floor})
+	}); err != nil {
+		return nil, err
+	}
+	for _, p := range places {
+		first, left, err := n.batch(ctx, n.name(), n.partSubject(p.part), p.floor+1, 1)
+		if err != nil {
+			return nil, err
+		}
+		e := all[p.target]
+		e.Pending += int64(len(first)) + left
+		all[p.target] = e
+	}
+	return all, nil
 }
 
 // Done says which of some events a target is done with, as far as its cursors were written.

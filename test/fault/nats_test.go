@@ -1,0 +1,178 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
+
+	"github.com/pbxhook/pbxhook/test/loopback"
+	"github.com/pbxhook/pbxhook/test/natstest"
+)
+
+// several are three NATS servers, some receivers that share a journal there, and their target.
+type several struct {
+	t         *testing.T
+	servers   []*natstest.Server
+	receivers []*setup
+	sink      *sink
+}
+
+func newSeveral(t *testing.T, receivers int) *several {
+	t.Helper()
+	s := &several{t: t, servers: natstest.Start(t, 3, "")}
+	target := loopback.Free(t)
+	for range receivers {
+		r := newSetup(t, quick)
+		r.targets = target
+		require.NoError(t, os.WriteFile(r.manifest, fmt.Appendf(nil, `
+apiVersion: pbxhook.io/v1alpha1
+kind: PBXWebhook
+metadata: {name: pbx}
+spec:
+  provider: Simotel
+  credentials: {anonymous: {}}
+  journal: {nats: {url: %q, replicas: 3, maxBytes: 256Mi}}
+  targets: [{name: crm, url: "http://%s/", timeout: 2s, retry: %s, concurrency: 64}]
+`, natstest.URL(s.servers), target, quick), 0o600))
+		s.receivers = append(s.receivers, r)
+	}
+	s.sink = s.receivers[0].listen(nil)
+	for _, r := range s.receivers {
+		r.start()
+	}
+	for _, r := range s.receivers {
+		require.Eventually(t, func() bool { return r.send("warm-up", 0) == http.StatusAccepted }, patience, 100*time.Millisecond)
+	}
+	return s
+}
+
+// load sends events of many calls at a rate, those of one call one after the other, each to a receiver of chance,
+// until stop is called. What one does not take goes to another one, as a load balancer would have it.
+func (s *several) load(perSecond int) (accepted *taken, stop func() (refused int64)) {
+	accepted = &taken{}
+	limit := rate.NewLimiter(rate.Limit(perSecond), 10)
+	ctx, cancel := context.WithCancel(context.Background())
+	var refused atomic.Int64
+	var wg sync.WaitGroup
+	for call := range 50 {
+		wg.Go(func() {
+			id := fmt.Sprint("call", call)
+			for n := 0; limit.Wait(ctx) == nil; n++ {
+				first, took := rand.IntN(len(s.receivers)), false
+				for i := range s.receivers {
+					if took = s.receivers[(first+i)%len(s.receivers)].send(id, n) == http.StatusAccepted; took {
+						break
+					}
+				}
+				if took {
+					accepted.add(id, n)
+				} else {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	return accepted, func() int64 {
+		cancel()
+		wg.Wait()
+		return refused.Load()
+	}
+}
+
+func (s *several) requireAll(accepted *taken, refused int64) {
+	s.t.Helper()
+	repeats := s.sink.requireAll(s.t, accepted)
+	s.t.Logf("%d accepted, 0 lost, 0 out of order, %d repeated, %d refused", accepted.total, repeats, refused)
+	require.Greater(s.t, accepted.total, 1000)
+}
+
+// TestNATSOneOfEverythingLost: a NATS server killed and restarted, a receiver killed, another one replaced, all under
+// load.
+func TestNATSOneOfEverythingLost(t *testing.T) {
+	s := newSeveral(t, 3)
+	accepted, stop := s.load(300)
+	time.Sleep(8 * time.Second)
+	s.servers[1].Kill()
+	time.Sleep(10 * time.Second)
+	s.servers[1].Run()
+	time.Sleep(6 * time.Second)
+	s.receivers[0].kill(syscall.SIGKILL)
+	time.Sleep(8 * time.Second)
+	s.receivers[0].start()
+	time.Sleep(8 * time.Second)
+	s.receivers[1].kill(syscall.SIGTERM)
+	s.receivers[1].start()
+	time.Sleep(10 * time.Second)
+	s.requireAll(accepted, stop())
+}
+
+// leader is the server that leads the stream.
+func (s *several) leader() int {
+	s.t.Helper()
+	conn, err := nats.Connect(natstest.URL(s.servers))
+	require.NoError(s.t, err)
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	require.NoError(s.t, err)
+	stream, err := js.Stream(s.t.Context(), "pbxhook_default_pbx")
+	require.NoError(s.t, err)
+	info, err := stream.Info(s.t.Context())
+	require.NoError(s.t, err)
+	var n int
+	_, err = fmt.Sscanf(info.Cluster.Leader, "n%d", &n)
+	require.NoError(s.t, err)
+	return n
+}
+
+// TestNATSLeaderPaused for 20 s: others take over, and all goes on.
+func TestNATSLeaderPaused(t *testing.T) {
+	s := newSeveral(t, 2)
+	accepted, stop := s.load(200)
+	time.Sleep(3 * time.Second)
+	leader := s.leader()
+	s.servers[leader].Signal(syscall.SIGSTOP)
+	time.Sleep(20 * time.Second)
+	s.servers[leader].Signal(syscall.SIGCONT)
+	time.Sleep(5 * time.Second)
+	s.requireAll(accepted, stop())
+}
+
+// TestNATSRestartedOneAfterTheOther under load, as an upgrade does.
+func TestNATSRestartedOneAfterTheOther(t *testing.T) {
+	s := newSeveral(t, 2)
+	accepted, stop := s.load(200)
+	for _, server := range s.servers {
+		time.Sleep(3 * time.Second)
+		server.Kill()
+		time.Sleep(time.Second)
+		server.Run()
+		time.Sleep(4 * time.Second)
+	}
+	s.requireAll(accepted, stop())
+}
+
+// TestReceiverPausedPastItsLease: it is woken when its partitions are another's, and delivers nothing more of them.
+func TestReceiverPausedPastItsLease(t *testing.T) {
+	s := newSeveral(t, 2)
+	accepted, stop := s.load(200)
+	for range 2 {
+		time.Sleep(3 * time.Second)
+		require.NoError(t, s.receivers[0].cmd.Process.Signal(syscall.SIGSTOP))
+		time.Sleep(9 * time.Second)
+		require.NoError(t, s.receivers[0].cmd.Process.Signal(syscall.SIGCONT))
+	}
+	time.Sleep(3 * time.Second)
+	s.requireAll(accepted, stop())
+}
