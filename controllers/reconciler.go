@@ -185,7 +185,7 @@ func (o *observation) again() time.Duration {
 		return pollRetry / 5
 	case o.blocked != nil:
 		return 0 // the queue's own backoff
-	case o.receivers.unreachable > 0 || o.exposure.blocks || o.draining:
+	case o.receivers.unreachable > 0 || o.exposure.blocks || o.draining, o.receivers.report != nil && o.receivers.report.JournalProblem != "":
 		return pollRetry
 	case o.receivers.available > 0 && (len(o.receivers.behind) > 0 || o.receivers.unrouted):
 		return pollSoon

@@ -862,6 +862,30 @@ func TestScale(t *testing.T) {
 	require.ErrorContains(t, err, "more than one replica needs journal.nats")
 }
 
+// TestNATSJournal: whether events are safe is what the receivers say of NATS; what this version does not do is said.
+func TestNATSJournal(t *testing.T) {
+	w := withOperator(t)
+	w.webhook("callcenter", func(webhook *v1alpha1.PBXWebhook) {
+		webhook.Spec.Journal = v1alpha1.Journal{NATS: &v1alpha1.NATSJournal{URL: "nats://nats:4222"}, DeletionPolicy: v1alpha1.DeletionDelete}
+	})
+	w.eventually("callcenter", v1alpha1.ConditionJournalDurable, metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable)
+	w.eventually("callcenter", v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented)
+	w.pod("callcenter", ready(true))
+	w.answer(w.hash("callcenter"), nil)
+	w.mu.Lock()
+	w.report.Webhooks[0].JournalProblem = "NATS is not reached"
+	w.mu.Unlock()
+	got := w.eventually("callcenter", v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalUnavailable)
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionJournalDurable).Message, "NATS is not reached")
+	w.answer(w.hash("callcenter"), nil)
+	w.advance(time.Hour)
+	got = w.eventually("callcenter", v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonStream)
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionJournalDurable).Message, "1 of 3 NATS servers")
+	claims := &corev1.PersistentVolumeClaimList{}
+	require.NoError(t, w.client.List(t.Context(), claims, client.InNamespace(w.namespace)))
+	require.Empty(t, claims.Items)
+}
+
 // TestPodMonitor: where Prometheus Operator is installed, receivers are scraped.
 func TestPodMonitor(t *testing.T) {
 	install(t, filepath.Join("testdata", "podmonitors.yaml"))

@@ -1,0 +1,38 @@
+package controllers
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pbxhook/pbxhook/api/statusz"
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
+)
+
+// TestReceiversAreJoined: each speaks of all that was received, and of what it delivers itself.
+func TestReceiversAreJoined(t *testing.T) {
+	early, late := &metav1.Time{Time: time.Unix(1000, 0)}, &metav1.Time{Time: time.Unix(2000, 0)}
+	a := receivers{behind: map[string]bool{}}
+	a.take(&statusz.Report{ConfigHash: "h", Webhooks: []statusz.Webhook{{
+		Events:  v1alpha1.EventsStatus{Received: 10, Rejected: 2, Pending: 3, LastReceivedTime: late, LastRejectedTime: late, LastRejectedReason: "401"},
+		Targets: []v1alpha1.TargetStatus{{Name: "crm", Healthy: true, Pending: 3, Delivered: 4, LastDeliveryTime: early, OldestPendingTime: late}},
+	}}}, "h", "one")
+	a.take(&statusz.Report{ConfigHash: "old", Webhooks: []statusz.Webhook{{
+		JournalProblem: "NATS is not reached",
+		Events:         v1alpha1.EventsStatus{Received: 9, Rejected: 2, Pending: 1, LastReceivedTime: early, LastRejectedTime: early, LastRejectedReason: "405"},
+		Targets: []v1alpha1.TargetStatus{
+			{Name: "crm", Pending: 1, Delivered: 2, DeadLettered: 1, LastDeliveryTime: late, OldestPendingTime: early, LastError: "503 from the target"},
+			{Name: "lab", Healthy: true, Delivered: 7},
+		},
+	}}}, "h", "two")
+	require.EqualValues(t, 4, a.pending)
+	require.Equal(t, map[string]bool{"two": true}, a.behind)
+	require.Equal(t, v1alpha1.EventsStatus{Received: 10, Rejected: 2, Pending: 4, LastReceivedTime: late, LastRejectedTime: late, LastRejectedReason: "401"}, a.report.Events)
+	require.Equal(t, "NATS is not reached", a.report.JournalProblem)
+	require.Equal(t, []v1alpha1.TargetStatus{
+		{Name: "crm", Pending: 4, Delivered: 6, DeadLettered: 1, LastDeliveryTime: late, OldestPendingTime: early, LastError: "503 from the target"},
+		{Name: "lab", Healthy: true, Delivered: 7},
+	}, a.report.Targets)
+}
