@@ -2,18 +2,24 @@ package journal_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/journal"
+	"github.com/pbxhook/pbxhook/test/certs"
 	"github.com/pbxhook/pbxhook/test/natstest"
 )
 
@@ -373,4 +379,56 @@ func TestNATSTrims(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, heads, 32)
 	require.EqualValues(t, 33, heads[0].Seq)
+}
+
+// TestNATSCredentials of every kind are accepted, over TLS too, and what is missing is said without a secret.
+func TestNATSCredentials(t *testing.T) {
+	pair, err := nkeys.CreateUser()
+	require.NoError(t, err)
+	public, err := pair.PublicKey()
+	require.NoError(t, err)
+	seed, err := pair.Seed()
+	require.NoError(t, err)
+	certificate, key := certs.SelfSigned(t, "127.0.0.1")
+	folder := t.TempDir()
+	crtFile, keyFile := filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key")
+	require.NoError(t, os.WriteFile(crtFile, []byte(certificate), 0o600))
+	require.NoError(t, os.WriteFile(keyFile, []byte(key), 0o600))
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM([]byte(certificate)))
+	mine, err := tls.X509KeyPair([]byte(certificate), []byte(key))
+	require.NoError(t, err)
+	secure := fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", crtFile, keyFile, crtFile)
+	for name, tt := range map[string]struct {
+		conf   string
+		change func(o *journal.NATSOptions)
+		well   bool
+	}{
+		"token":       {`authorization { token: "s3cret" }`, func(o *journal.NATSOptions) { o.Token = "s3cret" }, true},
+		"wrong token": {`authorization { token: "s3cret" }`, func(o *journal.NATSOptions) { o.Token = "s3cret2" }, false},
+		"nkey":        {"authorization { users: [{nkey: " + public + "}] }", func(o *journal.NATSOptions) { o.NKey = string(seed) + "\n" }, true},
+		"nothing":     {`authorization { token: "s3cret" }`, func(*journal.NATSOptions) {}, false},
+		"TLS": {secure, func(o *journal.NATSOptions) {
+			o.TLS = &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{mine}}
+		}, true},
+		"no client":     {secure, func(o *journal.NATSOptions) { o.TLS = &tls.Config{RootCAs: roots} }, false},
+		"another CA":    {secure, func(o *journal.NATSOptions) { o.TLS = &tls.Config{Certificates: []tls.Certificate{mine}} }, false},
+		"domain":        {"", func(o *journal.NATSOptions) { o.Domain = "hub" }, false},
+		"no JetStream":  {"accounts { A: { users: [{user: a, password: s3cret}] } }", func(o *journal.NATSOptions) { o.User, o.Password = "a", "s3cret" }, false},
+		"may not do it": {`authorization { users: [{user: a, password: s3cret, permissions: {publish: ["_INBOX.>"], subscribe: ["_INBOX.>"]}}] }`, func(o *journal.NATSOptions) { o.User, o.Password = "a", "s3cret" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := openNATS(t, natstest.Start(t, 1, tt.conf), tt.change)
+			if tt.well {
+				usable(t, n)
+				_, err := n.Append(t.Context(), record("e", "c"), nil)
+				require.NoError(t, err)
+				return
+			}
+			require.Never(t, func() bool { return n.Problem() == nil }, 2*time.Second, 100*time.Millisecond)
+			require.NotContains(t, n.Problem().Error(), "s3cret")
+			t.Log(n.Problem())
+		})
+	}
 }
