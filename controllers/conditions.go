@@ -56,15 +56,6 @@ func (s *conditions) natsJournal(nats *v1alpha1.NATSJournal, report *statusz.Web
 	}
 }
 
-func (s *conditions) notImplemented() {
-	if fields := s.webhook.Spec.NotImplemented(); len(fields) > 0 {
-		s.set(v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented,
-			"this version of pbxhook does not act on spec.%s", strings.Join(fields, ", spec."))
-		return
-	}
-	s.remove(v1alpha1.ConditionNotImplemented)
-}
-
 func (s *conditions) journal(report *statusz.Webhook) {
 	if nats := s.webhook.Spec.Journal.NATS; nats != nil {
 		s.natsJournal(nats, report)

@@ -35,7 +35,7 @@ const (
 // What the operator may do. Objects are made by patch (server-side apply), which needs create where there
 // is none; what is not wanted any more is deleted.
 //
-// +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks,verbs=get;list;watch
+// +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets;services;persistentvolumeclaims,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
@@ -69,6 +69,8 @@ type Reconciler struct {
 	// judges by the API server alone.
 	Ask   Asker
 	Reach func(ctx context.Context, address string) error
+	// DropJournal deletes the journal in NATS that receivers with this configuration use.
+	DropJournal func(ctx context.Context, manifest []byte) error
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 
@@ -86,7 +88,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if !webhook.DeletionTimestamp.IsZero() {
-		return reconcile.Result{}, nil // its children go with it
+		return r.finish(ctx, webhook)
+	}
+	if err := r.holdOn(ctx, webhook, dropsJournal(webhook) && r.DropJournal != nil); err != nil {
+		return reconcile.Result{}, err
 	}
 	var seen observation
 	seen.blocked = r.reconcile(ctx, webhook, &seen)

@@ -67,6 +67,8 @@ type world struct {
 	used      map[string]bool
 	following string // the webhook whose configuration receivers take at once
 	report    *statusz.Report
+	dropped   []string // journals in NATS, by their configuration
+	dropErr   error
 	askErr    error
 }
 
@@ -149,7 +151,7 @@ func (w *world) operator() (stop func()) {
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pbxhook"),
 		Receiver: render.Receiver{Image: "pbxhook:test"}, Askers: []string{"pbxhook-system", "monitoring"}, APIs: w.apis,
 		Reach: func(context.Context, string) error { return nil },
-		Ask:   w.ask, Now: w.now,
+		Ask:   w.ask, Now: w.now, DropJournal: w.drop,
 	}
 	if w.noPolling {
 		reconciler.Ask, reconciler.Reach = nil, nil
@@ -167,6 +169,14 @@ func (w *world) operator() (stop func()) {
 	stop = func() { once.Do(func() { cancel(); <-done }) }
 	w.t.Cleanup(stop)
 	return stop
+}
+
+// drop is a NATS from which journals are deleted.
+func (w *world) drop(_ context.Context, manifest []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropped = append(w.dropped, string(manifest))
+	return w.dropErr
 }
 
 // ask is a receiver that says what the test wants it to say.
@@ -869,8 +879,7 @@ func TestNATSJournal(t *testing.T) {
 		webhook.Spec.Journal = v1alpha1.Journal{NATS: &v1alpha1.NATSJournal{URL: "nats://nats:4222"}, DeletionPolicy: v1alpha1.DeletionDelete}
 	})
 	w.eventually("callcenter", v1alpha1.ConditionJournalDurable, metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable)
-	w.eventually("callcenter", v1alpha1.ConditionNotImplemented, metav1.ConditionTrue, v1alpha1.ReasonNotImplemented)
-	w.pod("callcenter", ready(true))
+	pod := w.pod("callcenter", ready(true))
 	w.answer(w.hash("callcenter"), nil)
 	w.mu.Lock()
 	w.report.Webhooks[0].JournalProblem = "NATS is not reached"
@@ -884,6 +893,37 @@ func TestNATSJournal(t *testing.T) {
 	claims := &corev1.PersistentVolumeClaimList{}
 	require.NoError(t, w.client.List(t.Context(), claims, client.InNamespace(w.namespace)))
 	require.Empty(t, claims.Items)
+
+	// its events go with it: not before no receiver is left that would make the streams anew
+	webhook := &v1alpha1.PBXWebhook{}
+	w.get(webhook, "callcenter")
+	require.Equal(t, []string{controllers.Finalizer}, webhook.Finalizers)
+	w.mu.Lock()
+	w.dropErr = errors.New("NATS is not reached")
+	w.mu.Unlock()
+	require.NoError(t, w.client.Delete(t.Context(), webhook))
+	require.Eventually(t, func() bool {
+		deployment := &appsv1.Deployment{}
+		w.get(deployment, "callcenter-receiver")
+		return *deployment.Spec.Replicas == 0
+	}, patience, 50*time.Millisecond)
+	w.mu.Lock()
+	require.Empty(t, w.dropped)
+	w.mu.Unlock()
+	require.NoError(t, w.client.Delete(t.Context(), pod, client.GracePeriodSeconds(0)))
+	require.Eventually(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.dropped) > 0
+	}, patience, 50*time.Millisecond)
+	w.get(webhook, "callcenter")
+	w.mu.Lock()
+	require.Contains(t, w.dropped[0], "nats://nats:4222")
+	w.dropErr = nil
+	w.mu.Unlock()
+	require.Eventually(t, func() bool {
+		return apierrors.IsNotFound(w.client.Get(t.Context(), client.ObjectKeyFromObject(webhook), webhook))
+	}, patience, 50*time.Millisecond)
 }
 
 // TestPodMonitor: where Prometheus Operator is installed, receivers are scraped.

@@ -55,6 +55,7 @@ func TestEveryRightIsUsed(t *testing.T) {
 		"policy/poddisruptionbudgets patch":                "the same",
 		"policy/poddisruptionbudgets delete":               "the same",
 		"pbxhook.io/pbxwebhooks get":                       "controller-runtime's own, where an object is not in its cache",
+		"pbxhook.io/pbxwebhooks patch":                     "the finalizer of one whose events in NATS go with it (TestNATSJournal)",
 		"pbxhook.io/pbxwebhooks/finalizers update":         "blockOwnerDeletion, where OwnerReferencesPermissionEnforcement is on",
 		"events.k8s.io/events patch":                       "an event that is said again",
 		"authentication.k8s.io/tokenreviews create":        "who asks for metrics (cmd/operator)",

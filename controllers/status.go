@@ -99,7 +99,6 @@ func (r *Reconciler) announce(ctx context.Context, before, after *v1alpha1.PBXWe
 func summarize(w *v1alpha1.PBXWebhook, seen *observation, now metav1.Time) {
 	s := &conditions{webhook: w, now: now, held: map[string]bool{}}
 	w.Status.ObservedGeneration = w.Generation
-	s.notImplemented()
 	s.journal(seen.receivers.report)
 	if seen.blocked == nil {
 		w.Status.Address, w.Status.Endpoints = address(seen.exposure.url), endpoints(w, seen.exposure.url)
@@ -119,7 +118,7 @@ func order(condition string) int {
 	return slices.Index([]string{
 		v1alpha1.ConditionReady, v1alpha1.ConditionDisabled, v1alpha1.ConditionStalled, v1alpha1.ConditionReconciling,
 		v1alpha1.ConditionCredentialsResolved, v1alpha1.ConditionReceiverAvailable, v1alpha1.ConditionConfigurationApplied,
-		v1alpha1.ConditionExposed, v1alpha1.ConditionJournalDurable, v1alpha1.ConditionTargetsHealthy, v1alpha1.ConditionNotImplemented,
+		v1alpha1.ConditionExposed, v1alpha1.ConditionJournalDurable, v1alpha1.ConditionTargetsHealthy,
 	}, condition)
 }
 

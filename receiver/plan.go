@@ -1,12 +1,14 @@
 package receiver
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -403,4 +405,26 @@ func contentType(t *v1alpha1.Target) string {
 		}
 	}
 	return ""
+}
+
+// DropJournal deletes the journals in NATS of a configuration, as receivers get it.
+func DropJournal(ctx context.Context, manifest []byte) error {
+	manifests, err := config.Parse(manifest)
+	if err != nil {
+		return err
+	}
+	for _, webhook := range manifests.Webhooks {
+		if webhook.Spec.Journal.NATS == nil {
+			continue
+		}
+		o, _, err := natsFor(webhook, manifests)
+		if err != nil {
+			return fmt.Errorf("journal.nats.%w", err)
+		}
+		o.Log = slog.New(slog.DiscardHandler) // what goes wrong is the error
+		if err := journal.DropNATS(ctx, *o); err != nil {
+			return err
+		}
+	}
+	return nil
 }

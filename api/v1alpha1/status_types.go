@@ -4,8 +4,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The conditions of a PBXWebhook. Ready is the summary; Disabled, Reconciling, Stalled and
-// NotImplemented are present only while they hold.
+// The conditions of a PBXWebhook. Ready is the summary; Disabled, Reconciling and Stalled are present
+// only while they hold.
 const (
 	// ConditionReady: an event can be accepted and journalled under this generation.
 	ConditionReady = "Ready"
@@ -27,8 +27,6 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled: the operator cannot go on before somebody edits an object (kstatus).
 	ConditionStalled = "Stalled"
-	// ConditionNotImplemented: a field is set whose behaviour this version does not have.
-	ConditionNotImplemented = "NotImplemented"
 )
 
 // The reasons of conditions.
@@ -95,8 +93,6 @@ const (
 	ReasonHTTPSRequired = "HTTPSRequired"
 	// ReasonDisabled: spec.enabled is false.
 	ReasonDisabled = "Disabled"
-	// ReasonNotImplemented: see ConditionNotImplemented.
-	ReasonNotImplemented = "NotImplemented"
 )
 
 // PBXWebhookStatus is what the operator and the receivers report.
@@ -108,8 +104,8 @@ type PBXWebhookStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// conditions say what holds: Ready, CredentialsResolved, ReceiverAvailable,
-	// ConfigurationApplied, Exposed, JournalDurable, TargetsHealthy; Disabled, Reconciling, Stalled
-	// and NotImplemented only while they hold.
+	// ConfigurationApplied, Exposed, JournalDurable, TargetsHealthy; Disabled, Reconciling and
+	// Stalled only while they hold.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

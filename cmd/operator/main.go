@@ -24,6 +24,7 @@ import (
 	"github.com/pbxhook/pbxhook/api/networks"
 	"github.com/pbxhook/pbxhook/controllers"
 	"github.com/pbxhook/pbxhook/controllers/render"
+	"github.com/pbxhook/pbxhook/receiver"
 )
 
 // The Lease and its events are in the operator's own namespace; who asks for metrics is looked up.
@@ -161,12 +162,13 @@ func metricsOptions(o options) server.Options {
 
 func setUp(mgr manager.Manager, o options, apis controllers.APIs) error {
 	reconciler := &controllers.Reconciler{
-		Client:   mgr.GetClient(),
-		Live:     mgr.GetAPIReader(),
-		Events:   mgr.GetEventRecorder("pbxhook"),
-		Receiver: render.Receiver{Image: o.image, DenyNetworks: o.deny, AllowNetworks: o.allow, LeaveUser: !o.setUser, Telemetry: telemetry()},
-		Askers:   append(split(os.Getenv("POD_NAMESPACE")), split(o.monitoring)...),
-		APIs:     apis,
+		Client:      mgr.GetClient(),
+		Live:        mgr.GetAPIReader(),
+		Events:      mgr.GetEventRecorder("pbxhook"),
+		Receiver:    render.Receiver{Image: o.image, DenyNetworks: o.deny, AllowNetworks: o.allow, LeaveUser: !o.setUser, Telemetry: telemetry()},
+		Askers:      append(split(os.Getenv("POD_NAMESPACE")), split(o.monitoring)...),
+		APIs:        apis,
+		DropJournal: receiver.DropJournal,
 	}
 	if o.poll {
 		reconciler.Ask, reconciler.Reach = controllers.AskReceivers(), controllers.ReachTCP

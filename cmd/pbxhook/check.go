@@ -86,8 +86,5 @@ func examine(w *v1alpha1.PBXWebhook, manifests *config.Manifests) (findings, not
 			findings = append(findings, fmt.Sprintf("%s: %v", ref.Field, err))
 		}
 	}
-	for _, field := range w.Spec.NotImplemented() {
-		notes = append(notes, fmt.Sprintf("spec.%s is not implemented in this version", field))
-	}
 	return findings, notes
 }

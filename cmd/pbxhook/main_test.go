@@ -137,7 +137,7 @@ func TestCheck(t *testing.T) {
 		"against a rule":  {fmt.Sprintf(webhook, ", template: x"), "", "template goes with format Template"},
 		"unknown field":   {fmt.Sprintf(webhook, ", tiemout: 1s"), "", "unknown field"},
 		"wrong time zone": {fmt.Sprintf(webhook, "") + "  timeZone: Asia/Nowhere\n", "expected an IANA time zone", "not all manifests are good"},
-		"not implemented": {fmt.Sprintf(webhook, "") + "  journal: {deletionPolicy: Delete, nats: {url: \"nats://nats:4222\"}}\n", "spec.journal.deletionPolicy is not implemented", ""},
+		"nats":            {fmt.Sprintf(webhook, "") + "  journal: {nats: {url: \"nats://nats:4222\", credentialsSecretRef: {name: nats}}}\n", "note: spec.journal.nats.credentialsSecretRef: Secret nats is not in these files", ""},
 		"template":        {fmt.Sprintf(webhook, ", format: Template, template: \"{'phone': event.call.from.number}\""), "default/a: ok", ""},
 		"bad template":    {fmt.Sprintf(webhook, ", format: Template, template: \"{'phone': event.call.phone}\""), "spec.targets[crm].template: undefined field 'phone'", "not all manifests are good"},
 		"expression":      {fmt.Sprintf(webhook, ", expression: event.call.talkSeconds > 10"), "default/a: ok", ""},

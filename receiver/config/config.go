@@ -60,7 +60,16 @@ func Load(paths []string, finish func(Document) (*v1alpha1.PBXWebhook, error)) (
 		}
 		hash.Write(texts[i])
 	}
-	m := &Manifests{values: map[string]map[string][]byte{}, Hash: hex.EncodeToString(hash.Sum(nil))}
+	return assemble(files, texts, hex.EncodeToString(hash.Sum(nil)), finish)
+}
+
+// Parse reads manifests from one text, such as the configuration that the operator writes.
+func Parse(text []byte) (*Manifests, error) {
+	return assemble([]string{"the configuration"}, [][]byte{text}, "", nil)
+}
+
+func assemble(files []string, texts [][]byte, hash string, finish func(Document) (*v1alpha1.PBXWebhook, error)) (*Manifests, error) {
+	m := &Manifests{values: map[string]map[string][]byte{}, Hash: hash}
 	for i, file := range files {
 		if err := m.add(file, texts[i]); err != nil {
 			return &Manifests{Hash: m.Hash}, err

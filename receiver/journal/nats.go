@@ -140,20 +140,24 @@ func OpenNATS(options NATSOptions) (*NATS, error) {
 	if n.conn, err = nats.Connect(options.URL, connect...); err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", plainNATS(err))
 	}
-	switch {
-	case options.Domain != "":
-		n.api = "$JS." + options.Domain + ".API"
-	case options.Account != "":
-		n.api = "JS." + options.Account + ".API"
-	default:
-		n.api = "$JS.API"
-	}
+	n.api = apiOf(&options)
 	if n.js, err = jetstream.NewWithAPIPrefix(n.conn, n.api, jetstream.WithDefaultTimeout(natsTimeout)); err != nil {
 		n.conn.Close()
 		return nil, fmt.Errorf("use JetStream: %w", plainNATS(err))
 	}
 	n.done.Go(n.maintain)
 	return n, nil
+}
+
+// apiOf is the prefix of JetStream's API.
+func apiOf(o *NATSOptions) string {
+	switch {
+	case o.Domain != "":
+		return "$JS." + o.Domain + ".API"
+	case o.Account != "":
+		return "JS." + o.Account + ".API"
+	}
+	return "$JS.API"
 }
 
 // plainNATS is an error without the servers' addresses, which may carry a password.

@@ -261,3 +261,28 @@ func (n *NATS) DropDeadLetters(target string, seqs []uint64) error {
 	}
 	return nil
 }
+
+// DropNATS deletes all that a journal in NATS has: its events, cursors, dead letters and delivery log. What is not there
+// is deleted already.
+func DropNATS(ctx context.Context, o NATSOptions) error {
+	n := &NATS{options: o}
+	connect, err := n.connectOptions()
+	if err != nil {
+		return err
+	}
+	connect = append(connect, nats.RetryOnFailedConnect(false))
+	if n.conn, err = nats.Connect(o.URL, connect...); err != nil {
+		return fmt.Errorf("connect to NATS: %w", plainNATS(err))
+	}
+	defer n.conn.Close()
+	js, err := jetstream.NewWithAPIPrefix(n.conn, apiOf(&o))
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", plainNATS(err))
+	}
+	for _, stream := range []string{n.name() + "_log", n.name(), "KV_" + n.name(), "KV_" + n.name() + "_leases"} {
+		if err := js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("delete the stream %s: %w", stream, plainJetStream(err))
+		}
+	}
+	return nil
+}

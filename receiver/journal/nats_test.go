@@ -352,6 +352,24 @@ func TestNATSTroubles(t *testing.T) {
 	require.ErrorContains(t, err, "expected an NKey's seed")
 }
 
+// TestNATSDropped: nothing is left, and to drop it once more is no error.
+func TestNATSDropped(t *testing.T) {
+	servers := natstest.Start(t, 1, "")
+	n := openNATS(t, servers, nil)
+	usable(t, n)
+	_, err := n.Append(t.Context(), record("e", "c"), nil)
+	require.NoError(t, err)
+	require.NoError(t, n.Close())
+	o := journal.NATSOptions{Namespace: "crm", Webhook: "callcenter", URL: natstest.URL(servers), Log: slog.New(slog.DiscardHandler)}
+	require.NoError(t, journal.DropNATS(t.Context(), o))
+	require.NoError(t, journal.DropNATS(t.Context(), o))
+	n = openNATS(t, servers, nil)
+	usable(t, n)
+	require.Zero(t, n.State().LastSeq)
+	o.URL = "nats://127.0.0.1:1"
+	require.ErrorContains(t, journal.DropNATS(t.Context(), o), "connect to NATS")
+}
+
 // TestNATSTrims what is delivered and old, or in the way, and nothing else.
 func TestNATSTrims(t *testing.T) {
 	servers := natstest.Start(t, 1, "")

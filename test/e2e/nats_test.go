@@ -69,7 +69,7 @@ metadata: {name: many, namespace: %[1]s}
 spec:
   provider: Simotel
   credentials: {secretRef: {name: pbx}}
-  journal: {nats: {url: "nats://nats.%[1]s.svc:4222", replicas: 3, maxBytes: 64Mi}}
+  journal: {nats: {url: "nats://nats.%[1]s.svc:4222", replicas: 3, maxBytes: 64Mi}, deletionPolicy: Delete}
   receiver: {replicas: 3}
   targets: [{name: echo, service: {name: echo, path: /many}}]
 `, c.namespace), "apply", "-f", "-")
@@ -100,4 +100,6 @@ spec:
 	c.eventually("the status has the whole", func() bool {
 		return c.jsonpath("pbx", "many", "{.status.targets[0].pending}") == "0"
 	})
+	require.Contains(t, c.jsonpath("pbx", "many", "{.metadata.finalizers}"), "pbxhook.io/journal")
+	c.kubectl("", "-n", c.namespace, "delete", "pbx", "many", "--timeout=90s") // the operator deletes the streams first
 }
