@@ -87,7 +87,6 @@ type NATS struct {
 	stream   jetstream.Stream
 	problem  error // why it cannot be used
 	state    State
-	rejected rejections
 	counted  natsCounts // not yet written
 	unnoted  []string   // targets whose cursors may not be there yet: until then no event is taken
 	notified uint64     // the highest sequence number that was told of
