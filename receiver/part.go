@@ -199,7 +199,7 @@ func (pt *part) oldest(name string) time.Time {
 	if !ok || s.Pending == 0 {
 		return time.Time{}
 	}
-	entries, err := pt.journal.For(name).Entries(s.Floor, 1)
+	entries, err := pt.journal.For(journal.Glance).Entries(s.Floor, 1)
 	if err != nil || len(entries) == 0 {
 		return time.Time{} // it was delivered a moment ago
 	}

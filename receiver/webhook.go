@@ -344,13 +344,17 @@ func (w *webhook) oldest(s dispatch.Status) *metav1.Time {
 	w.mu.Lock()
 	parts := slices.Collect(maps.Values(w.parts))
 	w.mu.Unlock()
-	var oldest time.Time
-	for _, pt := range parts {
-		if at := pt.oldest(s.Name); !at.IsZero() && (oldest.IsZero() || at.Before(oldest)) {
-			oldest = at
-		}
+	times := make([]time.Time, len(parts))
+	var asked sync.WaitGroup
+	for i, pt := range parts {
+		asked.Go(func() { times[i] = pt.oldest(s.Name) })
 	}
-	return timeOf(oldest)
+	asked.Wait()
+	times = slices.DeleteFunc(times, time.Time.IsZero)
+	if len(times) == 0 {
+		return nil
+	}
+	return timeOf(slices.MinFunc(times, time.Time.Compare))
 }
 
 // problem says why the journal cannot be used now; empty: it can.

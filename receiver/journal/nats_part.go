@@ -16,6 +16,8 @@ const (
 	lagPause     = 20 * time.Millisecond // after which a server that lagged behind is asked again
 	trimPause    = 10 * time.Second
 	trimBatch    = 1000
+	trimAge      = time.Minute // under which nothing is dropped: what was read of cursors may be a moment old
+	glanceTime   = time.Second // for what people and Prometheus ask
 	partTimeout  = natsTimeout
 	replayPrefix = "replay."
 )
@@ -46,6 +48,9 @@ type natsView struct {
 }
 
 var _ Part = (*natsView)(nil)
+
+// Glance is for whom a part is read that is nobody's dispatcher: it does not wait for long.
+const Glance = ""
 
 // For implements Part.
 func (p *natsPart) For(target string) Part {
@@ -90,7 +95,13 @@ func (v *natsView) Entries(after uint64, limit int) ([]Entry, error) {
 	if _, err := v.n.bucket(); err != nil {
 		return nil, err
 	}
-	all, left, err := v.n.batch(v.lease.attempts, v.n.name(), v.n.partSubject(v.index), after+1, limit)
+	ctx := v.lease.attempts
+	if v.target == Glance {
+		short, cancel := context.WithTimeout(ctx, glanceTime)
+		defer cancel()
+		ctx = short
+	}
+	all, left, err := v.n.batch(ctx, v.n.name(), v.n.partSubject(v.index), after+1, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -370,6 +381,7 @@ func (p *natsPart) Trim(ctx context.Context) error {
 		}
 	}
 	state := p.n.State()
+	young := time.Now().Add(-trimAge)
 	surplus := (state.Bytes - int64(trimAbove*float64(state.MaxBytes))) / Partitions
 	oldest := time.Now().Add(-p.n.options.Retention)
 	purge, from := uint64(0), uint64(1)
@@ -379,7 +391,8 @@ func (p *natsPart) Trim(ctx context.Context) error {
 			return err
 		}
 		for _, m := range all {
-			if m.seq > floor || surplus <= 0 && headOf(m.seq, m.data).ReceivedAt.After(oldest) {
+			received := headOf(m.seq, m.data).ReceivedAt
+			if m.seq > floor || received.After(young) || surplus <= 0 && received.After(oldest) {
 				left = 0
 				break
 			}

@@ -20,6 +20,7 @@ type Result struct {
 	Rows    []Row    `json:"rows"`
 	Small   Small    `json:"small"`
 	Console Console  `json:"console"`
+	Shared  []Shared `json:"shared"`
 	Growth  []Series `json:"growth"`
 }
 
@@ -46,7 +47,7 @@ func main() {
 	flag.StringVar(&o.programs.nats, "nats-server", "bin/nats-server", "the program")
 	flag.StringVar(&o.programs.stream, "stream", "bin/stream", "the program that makes bento's stream")
 	flag.StringVar(&o.folder, "folder", "dist", "folder for journals, on a disk")
-	flag.StringVar(&o.only, "only", "", "compare, small, console or growth; empty: all")
+	flag.StringVar(&o.only, "only", "", "compare, small, console, shared or growth; empty: all")
 	flag.StringVar(&o.out, "out", "dist/bench.json", "file for the result")
 	flag.StringVar(&o.doc, "doc", "", "file for the result, for people; empty: none")
 	flag.Parse()
@@ -89,6 +90,11 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		fmt.Printf("with the console and the delivery log %.2f of the events are accepted, and %.2f delivered (%d pages were looked at)\n",
 			result.Console.OfPlainAccepted, result.Console.OfPlainDelivered, result.Console.Pages)
+	}
+	if _, err := os.Stat(o.programs.nats); err == nil && wanted("shared") {
+		if result.Shared, err = sharedCost(ctx, o); err != nil {
+			return err
+		}
 	}
 	if wanted("growth") {
 		if result.Growth, err = growth(ctx, o); err != nil {

@@ -123,6 +123,7 @@ func (t *target) wait(ctx context.Context, events int) {
 // client sends events over connections that it keeps.
 type client struct {
 	address  string
+	others   []string        // of other processes of the same system, which take the same requests
 	prefixes []string        // of requests, up to the body's length, in turn
 	size     int             // of a body, in bytes
 	sent     []time.Duration // since the target's start, by number
@@ -180,15 +181,16 @@ func (c *client) send(ctx context.Context, start time.Time, from, to, perSecond 
 	errs := make([]error, connections)
 	var done sync.WaitGroup
 	for i := range connections {
-		done.Go(func() { errs[i] = c.connection(start, numbers) })
+		address := append([]string{c.address}, c.others...)[i%(len(c.others)+1)]
+		done.Go(func() { errs[i] = c.connection(start, address, numbers) })
 	}
 	done.Wait()
 	return errors.Join(errs...)
 }
 
 // connection sends one event after the other.
-func (c *client) connection(start time.Time, numbers <-chan int) error {
-	conn, err := net.Dial("tcp", c.address)
+func (c *client) connection(start time.Time, address string, numbers <-chan int) error {
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		for range numbers { // they are not accepted
 		}

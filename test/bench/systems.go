@@ -107,6 +107,7 @@ type setup struct {
 	webhooks int    // 0: one
 	console  string // address of the console; empty: it has none
 	unlogged bool   // it keeps no delivery log
+	nats     string // URL of a NATS server that keeps its journal; empty: it is embedded
 }
 
 // manifest has authentication and a filter expression on.
@@ -122,14 +123,21 @@ spec:
   provider: Simotel
   credentials: {secretRef: {name: pbx}}
   filter: {expression: event.call.talkSeconds > 10}
-  journal: {embedded: {maxBytes: 8Gi}}
+  journal: %s
   targets:
-`, webhookName(i))
+`, webhookName(i), s.journal())
 		for n, target := range s.targets {
 			fmt.Fprintf(&text, "  - {name: %s, url: %q, concurrency: 64}\n", targetName(n), target)
 		}
 	}
 	return text.String()
+}
+
+func (s setup) journal() string {
+	if s.nats == "" {
+		return "{embedded: {maxBytes: 8Gi}}"
+	}
+	return fmt.Sprintf("{nats: {url: %q, replicas: 1, maxBytes: 8Gi}}", s.nats)
 }
 
 func webhookName(i int) string { return fmt.Sprintf("webhook-%d", i) }
