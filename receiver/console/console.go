@@ -374,26 +374,23 @@ func (c *Console) watch(ctx context.Context, out *admin.Stream) error {
 	}
 }
 
+// assets are the files that pages use, with their media types.
+var assets = map[string]string{"console.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml", "console.css": "text/css; charset=utf-8"}
+
 func (c *Console) asset(w http.ResponseWriter, r *http.Request) error {
-	switch r.PathValue("name") {
-	case "console.css":
-		w.Header().Set("Content-Type", "text/css; charset=utf-8")
-		_, err := w.Write(c.style())
-		return err
-	case "console.js":
-		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
-		script, err := files.ReadFile("assets/console.js")
-		if err == nil {
-			_, err = w.Write(script)
-		}
-		return err
-	case "icon.svg":
-		w.Header().Set("Content-Type", "image/svg+xml")
-		icon, err := files.ReadFile("assets/icon.svg")
-		if err == nil {
-			_, err = w.Write(icon)
-		}
+	name := r.PathValue("name")
+	mediaType, known := assets[name]
+	if !known {
+		return fmt.Errorf("%w: there is no such file", admin.ErrNotFound)
+	}
+	data, err := files.ReadFile("assets/" + name)
+	if name == "console.css" {
+		data = c.style()
+	}
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: there is no such file", admin.ErrNotFound)
+	w.Header().Set("Content-Type", mediaType)
+	_, err = w.Write(data)
+	return err
 }

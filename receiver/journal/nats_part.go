@@ -333,29 +333,16 @@ func (n *NATS) eachCursor(ctx context.Context, keys string, do func(part int, ta
 	if err != nil {
 		return err
 	}
-	watcher, err := kv.Watch(ctx, keys, jetstream.IgnoreDeletes())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, plainJetStream(err))
-	}
-	defer func() { _ = watcher.Stop() }() // it ends with the context otherwise
-	for {
-		select {
-		case entry := <-watcher.Updates():
-			if entry == nil {
-				return nil
-			}
-			f := found{revision: entry.Revision()}
-			if err := unseal([]byte(entry.Key()), entry.Value(), &f.owned); err != nil {
-				return &DamagedError{File: n.name(), Err: fmt.Errorf("%s: %w", entry.Key(), err)}
-			}
-			part, target, err := splitCursorKey(entry.Key())
-			if err == nil {
-				do(part, target, f)
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	return eachValue(ctx, kv, keys, func(entry jetstream.KeyValueEntry) error {
+		f := found{revision: entry.Revision()}
+		if err := unseal([]byte(entry.Key()), entry.Value(), &f.owned); err != nil {
+			return &DamagedError{File: n.name(), Err: fmt.Errorf("%s: %w", entry.Key(), err)}
 		}
-	}
+		if part, target, err := splitCursorKey(entry.Key()); err == nil {
+			do(part, target, f)
+		}
+		return nil
+	})
 }
 
 func splitCursorKey(key string) (part int, target string, err error) {

@@ -202,12 +202,12 @@ func (n *NATS) DeadLetters(target string, after uint64, limit int) ([]DeadLetter
 	ctx, cancel := context.WithTimeout(n.ctx, maxReadTime)
 	defer cancel()
 	var letters []DeadLetter
-	err = eachValue(ctx, kv, "dead."+target+".*", func(key string, value []byte) error {
-		seq, err := seqOfKey(key)
+	err = eachValue(ctx, kv, "dead."+target+".*", func(entry jetstream.KeyValueEntry) error {
+		seq, err := seqOfKey(entry.Key())
 		if err != nil || seq <= after {
 			return nil
 		}
-		letter, err := decodeLetter(target, seq, value)
+		letter, err := decodeLetter(target, seq, entry.Value())
 		if err != nil {
 			return &DamagedError{File: n.name(), Seq: seq, Err: fmt.Errorf("read a dead letter: %w", err)}
 		}
@@ -219,7 +219,7 @@ func (n *NATS) DeadLetters(target string, after uint64, limit int) ([]DeadLetter
 }
 
 // eachValue calls do for each value of a bucket whose key matches.
-func eachValue(ctx context.Context, kv jetstream.KeyValue, keys string, do func(key string, value []byte) error) error {
+func eachValue(ctx context.Context, kv jetstream.KeyValue, keys string, do func(entry jetstream.KeyValueEntry) error) error {
 	watcher, err := kv.Watch(ctx, keys, jetstream.IgnoreDeletes())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, plainJetStream(err))
@@ -231,7 +231,7 @@ func eachValue(ctx context.Context, kv jetstream.KeyValue, keys string, do func(
 			if entry == nil {
 				return nil
 			}
-			if err := do(entry.Key(), entry.Value()); err != nil {
+			if err := do(entry); err != nil {
 				return err
 			}
 		case <-ctx.Done():
