@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
+	"github.com/pbxhook/pbxhook/test/certs"
 	"github.com/pbxhook/pbxhook/test/natstest"
 )
 
@@ -187,4 +190,24 @@ func TestNATSAway(t *testing.T) {
 	r.eventually("taken again", func() bool { return r.send("first") == http.StatusAccepted })
 	r.eventually("delivered", func() bool { return target.count() == 2 })
 	require.NotContains(t, r.log.String(), "panic")
+}
+
+// TestNATSWithoutItsCertificates: what is missing is said, the PBX is answered 503, and it heals by itself.
+func TestNATSWithoutItsCertificates(t *testing.T) {
+	certificate, key := certs.SelfSigned(t, "127.0.0.1")
+	folder := t.TempDir()
+	crtFile, keyFile := filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key")
+	require.NoError(t, os.WriteFile(crtFile, []byte(certificate), 0o600))
+	require.NoError(t, os.WriteFile(keyFile, []byte(key), 0o600))
+	servers := natstest.Start(t, 1, fmt.Sprintf("tls { cert_file: %q, key_file: %q }", crtFile, keyFile))
+	target := newOrdered(t)
+	text := natsManifest(natstest.URL(servers), target.URL, ", tls: {ca: {secretKeyRef: {name: nats, key: ca.crt}}}")
+	r := start(t, text)
+	require.Contains(t, r.report().Webhooks[0].JournalProblem, "journal.nats.tls.ca")
+	require.Equal(t, http.StatusServiceUnavailable, r.send("first"))
+	indented := "    " + strings.ReplaceAll(strings.TrimSpace(certificate), "\n", "\n    ")
+	r.write(text + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: nats, namespace: crm}\nstringData:\n  ca.crt: |\n" + indented + "\n")
+	r.eventually("NATS is used", func() bool { return r.report().Webhooks[0].JournalProblem == "" })
+	require.Equal(t, http.StatusAccepted, r.send("first"))
+	r.eventually("delivered", func() bool { return target.count() == 1 })
 }

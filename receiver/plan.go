@@ -146,9 +146,7 @@ func planFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests, options Op
 	}
 	p := &plan{manifest: manifest}
 	if spec.Journal.NATS != nil {
-		if p.nats, p.journalKey, err = natsFor(manifest, values); err != nil {
-			return nil, fmt.Errorf("PBXWebhook %s: journal.nats.%w", id, err)
-		}
+		p.nats, p.journalKey = natsFor(manifest, values)
 	}
 	p.certificate, p.certificateErr = certificateFor(manifest, values)
 	p.filter, p.filterErr = filter.Compile(spec)
@@ -186,9 +184,9 @@ func methods(spec *v1alpha1.PBXWebhookSpec) []string {
 }
 
 // natsFor resolves what journal.nats refers to. A Secret that is not there is no error, because it heals by itself.
-func natsFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests) (*journal.NATSOptions, string, error) {
+func natsFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests) (o *journal.NATSOptions, key string) {
 	spec := manifest.Spec.Journal.NATS
-	o := &journal.NATSOptions{
+	o = &journal.NATSOptions{
 		Namespace: manifest.Namespace, Webhook: manifest.Name, URL: spec.URL, Account: spec.Account, Domain: spec.Domain,
 		Replicas: int(max(spec.Replicas, 1)), Retention: duration(spec.Retention, 72*time.Hour),
 	}
@@ -202,14 +200,10 @@ func natsFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests) (*journal.
 	}
 	var pems []byte
 	if spec.TLS != nil {
-		config, pem, err := natsTLS(manifest.Namespace, spec.TLS, values)
-		if err != nil {
-			return nil, "", err
-		}
-		o.TLS, pems = config, pem
+		o.TLS, pems, o.Lacking = natsTLS(manifest.Namespace, spec.TLS, values)
 	}
-	hash := sha256.Sum256(fmt.Appendf(pems, "%q %q %q %d %d %s %q %q %q %q %q", o.URL, o.Account, o.Domain, o.Replicas, o.MaxBytes, o.Retention, o.User, o.Password, o.Token, o.NKey, o.Creds))
-	return o, hex.EncodeToString(hash[:]), nil
+	hash := sha256.Sum256(fmt.Appendf(pems, "%v %q %q %q %d %d %s %q %q %q %q %q", o.Lacking, o.URL, o.Account, o.Domain, o.Replicas, o.MaxBytes, o.Retention, o.User, o.Password, o.Token, o.NKey, o.Creds))
+	return o, hex.EncodeToString(hash[:])
 }
 
 func natsTLS(namespace string, spec *v1alpha1.NATSTLS, values *config.Manifests) (*tls.Config, []byte, error) {
@@ -221,26 +215,26 @@ func natsTLS(namespace string, spec *v1alpha1.NATSTLS, values *config.Manifests)
 		}
 		pem, err := values.Value(kind, namespace, *ref)
 		if err != nil {
-			return nil, nil, fmt.Errorf("tls.ca: %w", err)
+			return nil, nil, fmt.Errorf("journal.nats.tls.ca: %w", err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, nil, errors.New("tls.ca: expected certificates in PEM, got none")
+			return nil, nil, errors.New("journal.nats.tls.ca: expected certificates in PEM, got none")
 		}
 		pems = append(pems, pem...)
 	}
 	if client := spec.ClientSecretRef; client != nil {
 		certificate, err := values.Value("Secret", namespace, v1alpha1.KeyReference{Name: client.Name, Key: v1alpha1.KeyCertificate})
 		if err != nil {
-			return nil, nil, fmt.Errorf("tls.clientSecretRef: %w", err)
+			return nil, nil, fmt.Errorf("journal.nats.tls.clientSecretRef: %w", err)
 		}
 		key, err := values.Value("Secret", namespace, v1alpha1.KeyReference{Name: client.Name, Key: v1alpha1.KeyPrivateKey})
 		if err != nil {
-			return nil, nil, fmt.Errorf("tls.clientSecretRef: %w", err)
+			return nil, nil, fmt.Errorf("journal.nats.tls.clientSecretRef: %w", err)
 		}
 		pair, err := tls.X509KeyPair(certificate, key)
 		if err != nil {
-			return nil, nil, errors.New("tls.clientSecretRef: expected a certificate and its key in PEM") // err may show the key
+			return nil, nil, errors.New("journal.nats.tls.clientSecretRef: expected a certificate and its key in PEM") // err may show the key
 		}
 		c.Certificates = []tls.Certificate{pair}
 		pems = append(append(pems, certificate...), key...)
@@ -417,9 +411,9 @@ func DropJournal(ctx context.Context, manifest []byte) error {
 		if webhook.Spec.Journal.NATS == nil {
 			continue
 		}
-		o, _, err := natsFor(webhook, manifests)
-		if err != nil {
-			return fmt.Errorf("journal.nats.%w", err)
+		o, _ := natsFor(webhook, manifests)
+		if o.Lacking != nil {
+			return o.Lacking
 		}
 		o.Log = slog.New(slog.DiscardHandler) // what goes wrong is the error
 		if err := journal.DropNATS(ctx, *o); err != nil {

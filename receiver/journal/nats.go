@@ -59,6 +59,7 @@ type NATSOptions struct {
 	NKey                 string // seed
 	Creds                []byte // a creds file: JWT and seed
 	TLS                  *tls.Config
+	Lacking              error  // why the servers cannot be connected to: something is missing that may come yet
 	Receiver             string // name of this receiver, for people
 	Log                  *slog.Logger
 	LeaseTime, LeaseBeat time.Duration // 0: 5 s and 1.25 s
@@ -132,6 +133,10 @@ func OpenNATS(options NATSOptions) (*NATS, error) {
 	}
 	n := &NATS{options: options, id: newOwner(), parts: map[int]*natsPart{}, problem: errors.New("not connected yet")}
 	n.ctx, n.stop = context.WithCancel(context.Background())
+	if options.Lacking != nil { // another journal takes its place when it is there
+		n.problem = options.Lacking
+		return n, nil
+	}
 	connect, err := n.connectOptions()
 	if err != nil {
 		return nil, err
@@ -652,6 +657,10 @@ func (n *NATS) wake(part int, seq uint64) {
 // Close implements Journal.
 func (n *NATS) Close() error {
 	if n.ctx.Err() != nil {
+		return nil
+	}
+	if n.conn == nil { // it lacked something
+		n.stop()
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), natsTimeout)

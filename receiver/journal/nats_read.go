@@ -174,6 +174,9 @@ const maxAttempts = 1000 // of an event, that are shown
 
 // Latest implements Journal.
 func (n *NATS) Latest(logged int64) (attempts []Attempt, now int64) {
+	if _, err := n.bucket(); err != nil {
+		return nil, logged
+	}
 	last := int64(0)
 	lines, _, err := n.batch(n.ctx, n.name()+"_log", n.subject("log.*"), uint64(logged)+1, maxLatest)
 	if err != nil {
