@@ -78,6 +78,16 @@ func (o *ordered) inOrder(t *testing.T) {
 	}
 }
 
+// problem is what the receiver says of its journal; one that is being replaced is one too.
+func (r *running) problem() string {
+	r.t.Helper()
+	webhooks := r.report().Webhooks
+	if len(webhooks) == 0 {
+		return "the journal is being opened"
+	}
+	return webhooks[0].JournalProblem
+}
+
 func natsManifest(url, target, more string) string {
 	return strings.Replace(manifest("first", at("crm", target)), "provider: Simotel", "provider: Simotel\n  journal: {nats: {url: \""+url+"\", replicas: 1, maxBytes: 64Mi"+more+"}}", 1)
 }
@@ -98,7 +108,7 @@ func TestReceiversShareAJournal(t *testing.T) {
 	}
 	ready := func() {
 		for _, r := range all {
-			r.eventually("NATS is used", func() bool { return r.report().Webhooks[0].JournalProblem == "" })
+			r.eventually("NATS is used", func() bool { return r.problem() == "" })
 		}
 	}
 	ready()
@@ -173,7 +183,7 @@ func TestNATSAway(t *testing.T) {
 	servers := natstest.Start(t, 1, "")
 	target := newOrdered(t)
 	r := start(t, natsManifest(natstest.URL(servers), target.URL, ""))
-	r.eventually("NATS is used", func() bool { return r.report().Webhooks[0].JournalProblem == "" })
+	r.eventually("NATS is used", func() bool { return r.problem() == "" })
 	r.post(`{"event_name":"NewState","unique_id":"1.1","exten":"9","state":"Ringing","n":"0"}`)
 	r.eventually("delivered", func() bool { return target.count() == 1 })
 	servers[0].Kill()
@@ -181,7 +191,7 @@ func TestNATSAway(t *testing.T) {
 	began := time.Now()
 	require.Equal(t, http.StatusServiceUnavailable, r.send("first"))
 	require.Less(t, time.Since(began), 2*time.Second, "at once: nothing is waited for")
-	require.Contains(t, r.report().Webhooks[0].JournalProblem, "not reached")
+	require.Contains(t, r.problem(), "not reached")
 	response, err := http.Get("http://" + r.status + "/readyz")
 	require.NoError(t, err)
 	_ = response.Body.Close()
@@ -203,11 +213,11 @@ func TestNATSWithoutItsCertificates(t *testing.T) {
 	target := newOrdered(t)
 	text := natsManifest(natstest.URL(servers), target.URL, ", tls: {ca: {secretKeyRef: {name: nats, key: ca.crt}}}")
 	r := start(t, text)
-	require.Contains(t, r.report().Webhooks[0].JournalProblem, "journal.nats.tls.ca")
+	require.Contains(t, r.problem(), "journal.nats.tls.ca")
 	require.Equal(t, http.StatusServiceUnavailable, r.send("first"))
 	indented := "    " + strings.ReplaceAll(strings.TrimSpace(certificate), "\n", "\n    ")
 	r.write(text + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: nats, namespace: crm}\nstringData:\n  ca.crt: |\n" + indented + "\n")
-	r.eventually("NATS is used", func() bool { return r.report().Webhooks[0].JournalProblem == "" })
+	r.eventually("NATS is used", func() bool { return r.problem() == "" })
 	require.Equal(t, http.StatusAccepted, r.send("first"))
 	r.eventually("delivered", func() bool { return target.count() == 1 })
 }
