@@ -217,6 +217,11 @@ func TestNATSWithoutItsCertificates(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, r.send("first"))
 	indented := "    " + strings.ReplaceAll(strings.TrimSpace(certificate), "\n", "\n    ")
 	r.write(text + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: nats, namespace: crm}\nstringData:\n  ca.crt: |\n" + indented + "\n")
+	defer func() {
+		if t.Failed() {
+			t.Log(r.problem(), r.log)
+		}
+	}()
 	r.eventually("NATS is used", func() bool { return r.problem() == "" })
 	require.Equal(t, http.StatusAccepted, r.send("first"))
 	r.eventually("delivered", func() bool { return target.count() == 1 })

@@ -34,7 +34,7 @@ func (r *Receiver) watch(ctx context.Context) error {
 			}
 		}
 	}
-	timer := time.NewTimer(rescan)
+	timer := time.NewTimer(settleTime) // for what was changed after it was read and before it was watched
 	defer timer.Stop()
 	for {
 		select {
