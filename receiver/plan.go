@@ -206,14 +206,19 @@ func natsFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests) (o *journa
 	return o, hex.EncodeToString(hash[:])
 }
 
+// authority is the PEM bundle that a CA is given by.
+func authority(namespace string, ca *v1alpha1.CASource, values *config.Manifests) ([]byte, error) {
+	kind, ref := "ConfigMap", ca.ConfigMapKeyRef
+	if ref == nil {
+		kind, ref = "Secret", ca.SecretKeyRef
+	}
+	return values.Value(kind, namespace, *ref)
+}
+
 func natsTLS(namespace string, spec *v1alpha1.NATSTLS, values *config.Manifests) (*tls.Config, []byte, error) {
 	c, pems := &tls.Config{MinVersion: tls.VersionTLS12}, []byte{}
 	if ca := spec.CA; ca != nil {
-		kind, ref := "ConfigMap", ca.ConfigMapKeyRef
-		if ref == nil {
-			kind, ref = "Secret", ca.SecretKeyRef
-		}
-		pem, err := values.Value(kind, namespace, *ref)
+		pem, err := authority(namespace, ca, values)
 		if err != nil {
 			return nil, nil, fmt.Errorf("journal.nats.tls.ca: %w", err)
 		}
@@ -372,11 +377,7 @@ func deliveryFor(namespace string, t *v1alpha1.Target, values *config.Manifests)
 		return o, nil
 	}
 	if ca := t.TLS.CA; ca != nil {
-		kind, ref := "ConfigMap", ca.ConfigMapKeyRef
-		if ref == nil {
-			kind, ref = "Secret", ca.SecretKeyRef
-		}
-		if o.CA, err = values.Value(kind, namespace, *ref); err != nil {
+		if o.CA, err = authority(namespace, ca, values); err != nil {
 			return o, fmt.Errorf("tls.ca: %w", err)
 		}
 	}

@@ -341,9 +341,7 @@ func (w *webhook) oldest(s dispatch.Status) *metav1.Time {
 	if s.Pending == 0 {
 		return nil
 	}
-	w.mu.Lock()
-	parts := slices.Collect(maps.Values(w.parts))
-	w.mu.Unlock()
+	parts := w.delivering()
 	times := make([]time.Time, len(parts))
 	var asked sync.WaitGroup
 	for i, pt := range parts {

@@ -16,7 +16,7 @@ const (
 
 // MaskNumber hides a number; what is too short to be one outside the company stays.
 func MaskNumber(number string) string {
-	if len(digits(number)) < longNumber {
+	if len(Digits(number)) < longNumber {
 		return number
 	}
 	return hide(number)
@@ -24,7 +24,7 @@ func MaskNumber(number string) string {
 
 // hide puts a dot for each digit but the last three.
 func hide(number string) string {
-	left := len(digits(number)) - shownDigits
+	left := len(Digits(number)) - shownDigits
 	return strings.Map(func(r rune) rune {
 		if r < '0' || r > '9' {
 			return r
@@ -36,7 +36,8 @@ func hide(number string) string {
 	}, number)
 }
 
-func digits(text string) string {
+// Digits are those of a text.
+func Digits(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < '0' || r > '9' {
 			return -1
