@@ -28,6 +28,7 @@ type ordered struct {
 	seen     map[string]bool
 	repeated int
 	refuse   string
+	away     bool
 }
 
 func newOrdered(t *testing.T) *ordered {
@@ -45,6 +46,10 @@ func newOrdered(t *testing.T) *ordered {
 		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
+		if o.away {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		if ce.Subject == o.refuse && r.Header.Get("Pbxhook-Replay") == "" {
 			w.WriteHeader(http.StatusUnprocessableEntity)
 			return
@@ -58,6 +63,12 @@ func newOrdered(t *testing.T) *ordered {
 	}))
 	t.Cleanup(o.Close)
 	return o
+}
+
+func (o *ordered) setAway(away bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.away = away
 }
 
 func (o *ordered) count() int {

@@ -112,6 +112,7 @@ func (w *webhook) deliver(pt *part, p *plan, targets map[string]*target) error {
 	}
 	for _, t := range p.targets {
 		policy := t.policy
+		policy.Waits = w.behind(t.spec.Name)
 		if w.shared != nil {
 			policy = policy.Share(journal.Partitions)
 		}

@@ -76,6 +76,7 @@ type Receiver struct {
 
 	mu       sync.Mutex
 	webhooks map[string]*webhook
+	replaced []*webhook        // by others, to be closed once requests go to these; of who reloads alone
 	config   *config.Manifests // in force; nil before the first
 	refused  *refusal
 }
@@ -237,11 +238,15 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 	for _, p := range plans {
 		id := p.ingest.ID()
 		kept[id] = true
-		w, err := r.webhook(ctx, id, p)
+		plan := func(manifest *v1alpha1.PBXWebhook) (*plan, error) { return planFor(manifest, manifests, r.options) }
+		w, old, err := r.webhook(ctx, id, p, plan)
 		if err != nil {
 			return err
 		}
-		if err := w.apply(p); err != nil {
+		if old != nil {
+			r.replaced = append(r.replaced, old)
+		}
+		if err := errors.Join(w.applyBefore(ctx, p.manifest, plan), w.apply(p)); err != nil {
 			return fmt.Errorf("PBXWebhook %s: %w", id, err)
 		}
 		if p.certificateErr != nil {
@@ -252,33 +257,65 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 	}
 	r.ingest.Serve(served)
 	r.certificates.put(plans)
-	return r.forget(kept)
+	return errors.Join(r.closeReplaced(), r.forget(kept))
 }
 
-// webhook is the one at work under an id; its journal is opened if there is none.
-func (r *Receiver) webhook(ctx context.Context, id string, p *plan) (*webhook, error) {
+// webhook is the one at work under an id. Where there is none, or its journal is to be another one, it is opened; what
+// is in an earlier journal of another kind goes out first. old is one whose place was taken.
+func (r *Receiver) webhook(ctx context.Context, id string, p *plan, planOf func(*v1alpha1.PBXWebhook) (*plan, error)) (w, old *webhook, err error) {
 	r.mu.Lock()
-	w, ok := r.webhooks[id]
+	old, ok := r.webhooks[id]
 	r.mu.Unlock()
-	if ok && w.journalKey == p.journalKey {
-		return w, nil
+	if ok && old.journalKey == p.journalKey {
+		return old, nil, nil
 	}
-	if ok { // another journal: the old one is closed first
-		r.mu.Lock()
-		delete(r.webhooks, id)
-		r.mu.Unlock()
-		if err := w.close(); err != nil {
-			return nil, err
+	var former *v1alpha1.PBXWebhook // of a journal that is to be opened
+	switch {
+	case !ok:
+		former = formerManifest(p.manifest, r.options)
+	case old.before() != nil && old.otherKind(p): // it goes back to where it came from
+		if plan := old.current(); plan != nil {
+			former = plan.manifest
 		}
+		r.drop(id)
+		if err := old.close(); err != nil {
+			return nil, nil, err
+		}
+		old, ok = nil, false
 	}
-	w, err := open(ctx, p, r.options, r.metrics, r.log, r.attempts)
-	if err != nil {
-		return nil, err
+	if w, err = open(ctx, p, r.options, r.metrics, r.log, r.attempts); err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case ok:
+		if err := w.awaitJournal(ctx, old); err != nil {
+			return nil, nil, errors.Join(err, w.close())
+		}
+		if !old.otherKind(p) {
+			w.follow(old.unfollow())
+			break
+		}
+		w.follow(old)
+		old = nil
+	case former != nil:
+		formerPlan, err := planOf(former)
+		if err == nil {
+			err = w.followFormer(ctx, formerPlan)
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, w.close())
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.webhooks[id] = w
-	return w, nil
+	return w, old, nil
+}
+
+func (r *Receiver) drop(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.webhooks, id)
 }
 
 // forget ends webhooks that the configuration does not have any more.
@@ -300,7 +337,15 @@ func (r *Receiver) forget(kept map[string]bool) error {
 	return err
 }
 
-func (r *Receiver) closeWebhooks() error { return r.forget(nil) }
+func (r *Receiver) closeReplaced() (err error) {
+	for _, w := range r.replaced {
+		err = errors.Join(err, w.close())
+	}
+	r.replaced = nil
+	return err
+}
+
+func (r *Receiver) closeWebhooks() error { return errors.Join(r.closeReplaced(), r.forget(nil)) }
 
 // Report is what /statusz says.
 func (r *Receiver) Report() statusz.Report {

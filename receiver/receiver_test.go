@@ -283,12 +283,13 @@ func TestOneTargetsTroubleIsItsOwn(t *testing.T) {
 // TestARemovedTargetHoldsUpNothing: its attempt under way may take its time.
 func TestARemovedTargetHoldsUpNothing(t *testing.T) {
 	s := newTarget(t)
-	began, release := make(chan struct{}), make(chan struct{})
+	began, ended := make(chan struct{}), make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		close(began)
-		<-release
+		<-ended
 	}))
 	defer slow.Close()
+	defer close(ended)
 	r := start(t, manifest("p", at("slow", slow.URL)))
 	require.Equal(t, 202, r.send("p"))
 	<-began
@@ -299,7 +300,6 @@ func TestARemovedTargetHoldsUpNothing(t *testing.T) {
 	})
 	require.Equal(t, 202, r.send("p"))
 	s.has(t, "/a", 1)
-	close(release)
 }
 
 func TestARestartResumes(t *testing.T) {

@@ -49,7 +49,6 @@ func (r *Receiver) watch(ctx context.Context) error {
 			r.log.Warn("a change of the configuration may have been missed", "error", err)
 		case <-timer.C:
 		}
-		timer.Reset(rescan)
 		if len(r.options.Watch) > 0 {
 			if err := r.reload(ctx); err != nil {
 				return err
@@ -58,7 +57,19 @@ func (r *Receiver) watch(ctx context.Context) error {
 				r.log.Error("https is not served", "error", err) // tried again with the next reading
 			}
 		}
+		timer.Reset(r.pause())
 	}
+}
+
+// pause is until the configuration is read again without a change: one that was refused may be good soon, such as
+// when what it names can be reached.
+func (r *Receiver) pause() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused != nil {
+		return rescan / 12
+	}
+	return rescan
 }
 
 // concerns is whether a change in a watched folder is one of the configuration, and not of a file that

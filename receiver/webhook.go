@@ -49,7 +49,8 @@ type webhook struct {
 	mu      sync.Mutex
 	targets map[string]*target
 	parts   map[int]*part
-	plan    *plan // in force
+	plan    *plan   // in force
+	former  *former // the journal before this one; nil where there is none
 
 	retired sync.WaitGroup // of deliverers that are still used
 }
@@ -78,13 +79,21 @@ func open(ctx context.Context, p *plan, options Options, m *metrics, log *slog.L
 			limits.MaxBytes = e.MaxBytes.Value()
 		}
 	}
-	j, err := journal.Open(ctx, filepath.Join(options.DataDir, manifest.Namespace, manifest.Name, "journal.db"), limits)
+	if options.DataDir == "" {
+		return nil, fmt.Errorf("PBXWebhook %s: journal.embedded needs a folder (--data-dir), which this receiver does not have", w.id())
+	}
+	j, err := journal.Open(ctx, journalFile(manifest, options), limits)
 	if err != nil {
 		return nil, err
 	}
 	w.journal = j
 	w.parts[0] = newPart(j, attempts)
 	return w, nil
+}
+
+// journalFile is where an embedded journal lies.
+func journalFile(manifest *v1alpha1.PBXWebhook, options Options) string {
+	return filepath.Join(options.DataDir, manifest.Namespace, manifest.Name, "journal.db")
 }
 
 // openShared connects to the journal that receivers share.
@@ -127,27 +136,23 @@ func (w *webhook) apply(p *plan) error {
 	defer w.applying.Unlock()
 	w.mu.Lock()
 	p.keepLastGood(w.plan)
-	parts := maps.Clone(w.parts)
+	parts, targets := maps.Clone(w.parts), maps.Clone(w.targets)
+	w.mu.Unlock()
 	for _, t := range p.targets {
-		if w.targets[t.spec.Name] == nil {
-			w.targets[t.spec.Name] = &target{deliverer: t.deliverer, unsure: &atomic.Int64{}}
+		if targets[t.spec.Name] == nil {
+			targets[t.spec.Name] = &target{deliverer: t.deliverer, unsure: &atomic.Int64{}}
 		}
 	}
-	targets := maps.Clone(w.targets)
-	w.mu.Unlock()
 	if w.shared != nil {
 		w.shared.Targets(p.names()) // before the next event is taken
 	}
-	for _, pt := range parts {
-		if err := w.deliver(pt, p, targets); err != nil && w.shared == nil {
-			return err
-		} else if err != nil { // it is taken anew, by this receiver or another one
-			w.log.Warn("a partition is given back", "partition", pt.index, "error", err)
-			pt.end()
-		}
-	}
+	err := w.deliverAll(parts, p, targets)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.targets = targets // shown from now on: events are kept for them
+	if err != nil {
+		return err
+	}
 	w.plan = p
 	if w.shared != nil && w.release == nil {
 		w.share()
@@ -160,6 +165,19 @@ func (w *webhook) apply(p *plan) error {
 		delete(w.targets, name)
 		w.metrics.forget(w.id(), name)
 		w.retire(t, parts, name)
+	}
+	return nil
+}
+
+// deliverAll has parts delivered as a plan says. One of a shared journal that cannot be is given back.
+func (w *webhook) deliverAll(parts map[int]*part, p *plan, targets map[string]*target) error {
+	for _, pt := range parts {
+		if err := w.deliver(pt, p, targets); err != nil && w.shared == nil {
+			return err
+		} else if err != nil { // it is taken anew, by this receiver or another one
+			w.log.Warn("a partition is given back", "partition", pt.index, "error", err)
+			pt.end()
+		}
 	}
 	return nil
 }
@@ -254,8 +272,9 @@ func endSpan(span *tracing.Span, outcome *dispatch.Outcome) {
 // receiver delivers.
 func (w *webhook) eachTarget(do func(s dispatch.Status, unsure int64)) {
 	w.mu.Lock()
-	targets, parts := maps.Clone(w.targets), slices.Collect(maps.Values(w.parts))
+	targets := maps.Clone(w.targets)
 	w.mu.Unlock()
+	parts := w.withFormer()
 	for _, name := range slices.Sorted(maps.Keys(targets)) {
 		all := dispatch.Status{Name: name, Healthy: true}
 		for _, pt := range parts {
@@ -289,6 +308,10 @@ func wants(webhook *filter.Filter, target *filter.Target, e *event.Event) (bool,
 
 // close ends all deliveries, and then the journal.
 func (w *webhook) close() error {
+	var formerErr error
+	if former := w.unfollow(); former != nil {
+		formerErr = former.close()
+	}
 	if w.release != nil {
 		w.release()
 	}
@@ -303,7 +326,7 @@ func (w *webhook) close() error {
 	for _, t := range targets {
 		w.replace(t, nil)
 	}
-	return w.journal.Close()
+	return errors.Join(formerErr, w.journal.Close())
 }
 
 // pending is how many deliveries are still owed to targets.
@@ -328,6 +351,9 @@ func (w *webhook) report() statusz.Webhook {
 			ExpressionErrors: unsure, OldestPendingTime: w.oldest(s),
 		})
 	})
+	if report.Draining = w.draining(); report.Draining != nil {
+		report.Events.Draining = report.Draining.Pending
+	}
 	for _, r := range state.Removed[:min(len(state.Removed), maxRemoved)] {
 		report.Targets = append(report.Targets, v1alpha1.TargetStatus{
 			Name: r.Name, Pending: r.Pending, LastError: "removed: it goes on where it was if it comes back before " + r.Until.UTC().Format(time.RFC3339),
@@ -341,7 +367,7 @@ func (w *webhook) oldest(s dispatch.Status) *metav1.Time {
 	if s.Pending == 0 {
 		return nil
 	}
-	parts := w.delivering()
+	parts := w.withFormer()
 	times := make([]time.Time, len(parts))
 	var asked sync.WaitGroup
 	for i, pt := range parts {
@@ -357,10 +383,7 @@ func (w *webhook) oldest(s dispatch.Status) *metav1.Time {
 
 // problem says why the journal cannot be used now; empty: it can.
 func (w *webhook) problem() string {
-	if w.shared == nil {
-		return ""
-	}
-	if err := w.shared.Problem(); err != nil {
+	if err := w.journal.Problem(); err != nil {
 		return err.Error()
 	}
 	return ""

@@ -21,6 +21,18 @@ type Webhook struct {
 	Name      string                  `json:"name"`
 	Events    v1alpha1.EventsStatus   `json:"events"`
 	Targets   []v1alpha1.TargetStatus `json:"targets"`
-	// JournalProblem says why the journal cannot be used now; empty: it can.
+	// JournalProblem says why no event can be kept now; empty: they can.
 	JournalProblem string `json:"journalProblem,omitempty"`
+	// Draining is the journal that the webhook had before, for as long as a target does not have all of it.
+	Draining *Draining `json:"draining,omitempty"`
+}
+
+// Draining is how far a journal is whose events go out before those of the one that took its place.
+type Draining struct {
+	// Pending events, of the target that has the most.
+	Pending int64 `json:"pending"`
+	// DeadLetters that stay there.
+	DeadLetters int64 `json:"deadLetters"`
+	// Problem says why it cannot be read now; empty: it can.
+	Problem string `json:"problem,omitempty"`
 }

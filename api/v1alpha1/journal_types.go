@@ -21,7 +21,6 @@ const (
 // Journal is where events are kept until all targets have them.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.embedded) != has(self.nats)",message="exactly one of embedded and nats must be set"
-// +kubebuilder:validation:XValidation:rule="has(self.nats) == has(oldSelf.nats)",message="journal cannot change between embedded and nats, because the events kept in the old one would not be delivered: make another PBXWebhook"
 type Journal struct {
 	// embedded keeps events in a file of the receiver's own.
 	// +optional

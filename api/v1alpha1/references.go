@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"slices"
 )
@@ -98,6 +99,25 @@ func (j *Journal) references() (refs []Reference) {
 		refs = append(refs, Reference{Field: field + "tls.clientSecretRef", Kind: "Secret", Name: client.Name, Keys: []string{KeyCertificate, KeyPrivateKey}})
 	}
 	return refs
+}
+
+// AnnotationJournalBefore is set in the configuration of receivers alone: the spec.journal.nats that the webhook had
+// before it got an embedded journal, as JSON. What is still in there goes to the targets first.
+const AnnotationJournalBefore = "pbxhook.io/journal-before"
+
+// JournalBefore is what AnnotationJournalBefore says; nil where it says nothing that can be read.
+func (w *PBXWebhook) JournalBefore() *NATSJournal {
+	before := &NATSJournal{}
+	if err := json.Unmarshal([]byte(w.Annotations[AnnotationJournalBefore]), before); err != nil || before.URL == "" {
+		return nil
+	}
+	return before
+}
+
+// References are all Secrets and ConfigMaps that a receiver needs: of the spec, and of the journal before.
+func (w *PBXWebhook) References() []Reference {
+	before := Journal{NATS: w.JournalBefore()}
+	return append(w.Spec.References(), before.references()...)
 }
 
 // References are all Secrets and ConfigMaps that a receiver of this spec needs.

@@ -87,8 +87,12 @@ const (
 	ReasonGatewayNotReady = "GatewayNotReady"
 	// ReasonStream: events are kept in a JetStream stream.
 	ReasonStream = "Stream"
-	// ReasonJournalUnavailable: NATS cannot be reached, or refuses.
+	// ReasonJournalUnavailable: no event can be kept now: NATS cannot be reached or refuses, or the journal or its disk is full.
 	ReasonJournalUnavailable = "JournalUnavailable"
+	// ReasonJournalMoving: the events of a journal of another kind go to the targets first.
+	ReasonJournalMoving = "JournalMoving"
+	// ReasonJournalMoved: all of them were delivered, or given up.
+	ReasonJournalMoved = "JournalMoved"
 	// ReasonHTTPSRequired: the address is http and the PBX sends to https alone.
 	ReasonHTTPSRequired = "HTTPSRequired"
 	// ReasonDisabled: spec.enabled is false.
@@ -208,6 +212,13 @@ type EventsStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	LastOtherVersion string `json:"lastOtherVersion,omitempty"`
+
+	// draining is how many events a journal of another kind, which the webhook had before, has for the target that
+	// has fewest of them. They go first.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Draining int64 `json:"draining,omitempty"`
 
 	// rejected is the number of requests that were refused: wrong credentials, method, size.
 	// +optional

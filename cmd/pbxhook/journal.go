@@ -68,7 +68,7 @@ func journalRepair() *cobra.Command {
 }
 
 func describeJournal(cmd *cobra.Command, report *journal.Report) {
-	cmd.Printf("%d events, %d targets, %d dead letters\n", report.Events, len(report.Targets), report.DeadLetters)
+	cmd.Printf("%d events, %d targets, %d dead letters\n", report.Events+report.Ahead, len(report.Targets), report.DeadLetters)
 	for _, damage := range report.Damage {
 		cmd.Printf("damaged: %s\n", damage)
 	}

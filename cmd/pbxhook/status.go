@@ -109,6 +109,9 @@ func statusTable(w io.Writer, all []webhookStatus) {
 		}
 		line(w, "events\t%d received\tlast %s; %d could not be decoded, %d requests refused", s.Events.Received, last, s.Events.Unparsed, s.Events.Rejected)
 		line(w, "journal\t%d events\t%.1f of %.1f MiB; %d dead letters", s.Journal.Events, mib(s.Journal.Bytes), mib(s.Journal.MaxBytes), s.Journal.DeadLetters)
+		if s.Journal.Problem != "" {
+			line(w, "\tevents are answered 503\t%s", s.Journal.Problem)
+		}
 		line(w, "\nTARGET\tHEALTHY\tPENDING\tPER MINUTE\tDELIVERED\tGIVEN UP\tLAST ERROR")
 		for _, t := range s.Targets {
 			line(w, "%s\t%t\t%d\t%d\t%d\t%d\t%s", t.Name, t.Healthy, t.Pending, t.PerMinute, t.Delivered, t.DeadLettered, t.LastError)
@@ -129,6 +132,9 @@ func unwell(all []webhookStatus) string {
 		}
 		if s.Unreachable != "" {
 			return fmt.Sprintf("%s: the receiver was not reached", s.Webhook)
+		}
+		if s.Journal.Problem != "" {
+			return fmt.Sprintf("%s: events are answered 503: %s", s.Webhook, s.Journal.Problem)
 		}
 		for _, t := range s.Targets {
 			if !t.Healthy && !strings.HasPrefix(t.LastError, "removed") {

@@ -73,7 +73,7 @@ func TestWatching(t *testing.T) {
 		slices.SortFunc(calls, func(a, b admin.Call) int {
 			return strings.Compare(string(a.Outcomes["lab"]), string(b.Outcomes["lab"]))
 		})
-		return len(calls) == 2 && calls[0].Outcomes["lab"] == admin.DeadLettered
+		return len(calls) == 2 && calls[0].Outcomes["lab"] == admin.DeadLettered && calls[0].Outcomes["crm"] == admin.Delivered
 	}, patience, 50*time.Millisecond)
 	require.Contains(t, calls[0].From, "+", "programs get numbers as they are")
 

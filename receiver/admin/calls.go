@@ -239,6 +239,8 @@ type JournalStatus struct {
 	Bytes       int64 `json:"bytes"`
 	MaxBytes    int64 `json:"maxBytes"`
 	DeadLetters int64 `json:"deadLetters"`
+	// Problem says why no event can be kept now; empty: they can.
+	Problem string `json:"problem,omitempty"`
 }
 
 // TargetStatus is how a target fares.

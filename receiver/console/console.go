@@ -141,6 +141,9 @@ const nearlyFull = 0.75
 
 func problems(all []admin.Status) (found []problem) {
 	for _, s := range all {
+		if s.Journal.Problem != "" {
+			found = append(found, problem{fmt.Sprintf("%s: events are answered 503: %s", s.Webhook, s.Journal.Problem), "/targets"})
+		}
 		for _, t := range s.Targets {
 			if !t.Healthy && !strings.HasPrefix(t.LastError, "removed") {
 				found = append(found, problem{fmt.Sprintf("%s: target %s: %s; %s wait", s.Webhook, t.Name, t.LastError, events(int(t.Pending))), "/targets"})

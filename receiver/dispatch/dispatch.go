@@ -59,6 +59,8 @@ type Policy struct {
 	Problem string
 	// Warning says what is wrong though attempts are made; empty when all is well.
 	Warning string
+	// Waits has no attempt be made for now, though nothing is wrong.
+	Waits bool
 }
 
 // Share is one of several equal parts of a policy, of which each is at work for itself.
@@ -73,7 +75,6 @@ func (p Policy) Share(parts int) Policy {
 func (s Status) With(o Status) Status {
 	s.Healthy = s.Healthy && o.Healthy
 	s.Pending += o.Pending
-	s.Floor = max(s.Floor, o.Floor)
 	s.Delivered += o.Delivered
 	s.DeadLettered += o.DeadLettered
 	if o.LastDelivery.After(s.LastDelivery) {
@@ -99,6 +100,7 @@ type Status struct {
 	LastError    string    `json:"lastError,omitempty"`
 	BreakerOpen  bool      `json:"breakerOpen"`
 	PerMinute    int64     `json:"perMinute"` // deliveries in the last minute
+	Told         bool      `json:"-"`         // by the dispatcher, which has read the journal
 }
 
 // Dispatcher delivers the events of one journal to one target.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +44,8 @@ func TestReplayJoinsTheEndOfTheLane(t *testing.T) {
 	b := newBench(t)
 	b.policy.InitialDelay, b.policy.MaxDelay = 50*time.Millisecond, 50*time.Millisecond
 	hold := make(chan struct{})
+	let := sync.OnceFunc(func() { close(hold) })
+	defer let()
 	b.answer = func(id string, try int) dispatch.Outcome {
 		if id == "a3" && try == 1 {
 			<-hold
@@ -57,7 +60,7 @@ func TestReplayJoinsTheEndOfTheLane(t *testing.T) {
 	b.eventually("a3 is under way", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.tries["a3"] == 1 })
 	require.EqualValues(t, 3, b.replay(1, 2, 3, 4, 5, 99), "a3 and a4 are on their way, 99 is none")
 	b.eventually("b1 again, at once", func() bool { return slices.Equal(b.delivered()[3:], []string{"b1"}) })
-	close(hold)
+	let()
 	b.all(8)
 	require.Equal(t, []string{"a3", "a4", "a1", "a2"}, b.delivered()[4:])
 	b.eventually("nothing is owed", func() bool { return b.running.Status().Pending == 0 })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type work struct {
 	dead      []journal.DeadLetter // not yet written
 	revived   []uint64             // dead letters that were delivered after all, not yet forgotten
 	attempts  []journal.Attempt    // not yet in the delivery log
+	saving    *saving              // what is being written, or nil
 	rate      meter                // of deliveries
 
 	now       Policy
@@ -102,6 +104,8 @@ func (w *work) run(ctx, attempts context.Context) {
 		select {
 		case r := <-w.results:
 			w.settle(r)
+		case <-w.saving.ended():
+			_ = w.saved() // it has been said
 		case <-appended:
 			appended, w.more = w.journal.Appended(), true
 		case <-timer.C:
@@ -216,7 +220,7 @@ func (w *work) work(attempts context.Context) {
 
 // hasTurn is whether there is a lane to try and room to try it in; time alone may still forbid it.
 func (w *work) hasTurn() bool {
-	return len(w.ready) > 0 && w.now.Problem == "" && w.inFlight < min(w.now.Concurrency, maxConcurrency) && (!w.breaker.open || w.inFlight == 0)
+	return len(w.ready) > 0 && w.now.Problem == "" && !w.now.Waits && w.inFlight < min(w.now.Concurrency, maxConcurrency) && (!w.breaker.open || w.inFlight == 0)
 }
 
 func (w *work) mayStart(now time.Time) bool {
@@ -261,7 +265,7 @@ func (w *work) wake() time.Time {
 	if !w.readAgain.IsZero() {
 		earliest(w.readAgain)
 	}
-	if w.progress.dirty {
+	if w.progress.dirty && w.saving == nil {
 		earliest(w.flushed.Add(flushInterval))
 	}
 	if w.mayRead() {
@@ -427,32 +431,17 @@ func (w *work) answer(q *question) {
 	for i, seq := range q.seqs {
 		q.done[i] = w.progress.has(seq) && w.progress.replay(seq) == nil
 	}
-	for _, a := range w.attempts {
+	unlogged := w.attempts
+	if w.saving != nil {
+		unlogged = slices.Concat(w.saving.Attempts, w.attempts)
+	}
+	for _, a := range unlogged {
 		if q.about[a.Seq] {
 			a.Target = w.name
 			q.unlogged = append(q.unlogged, a)
 		}
 	}
 	close(q.answered)
-}
-
-// note writes an attempt into the delivery log, with the next cursor.
-func (w *work) note(r result, as journal.Result) {
-	if !w.logged {
-		return
-	}
-	if len(w.attempts) >= 2*maxUnlogged { // the journal cannot be written
-		w.attempts = append([]journal.Attempt(nil), w.attempts[maxUnlogged:]...)
-	}
-	a := journal.Attempt{
-		Seq: r.record.Seq, Time: r.began.UTC(), Duration: r.took, Result: as,
-		Status: r.outcome.Status, Reason: r.outcome.Reason, Reply: r.outcome.Reply, Replay: r.record.Replay,
-	}
-	if as == journal.Retried && r.lane.due.After(r.began) {
-		a.Next = r.lane.due.UTC()
-	}
-	w.attempts = append(w.attempts, a)
-	w.progress.dirty = true
 }
 
 // backoff is exponential with full jitter: drawn between 0 and a bound that doubles.
@@ -466,37 +455,13 @@ func backoff(policy Policy, failures int) time.Duration {
 	return time.Duration(rand.Int64N(int64(bound) + 1))
 }
 
-func (w *work) flushWhenDue() {
-	if w.progress.dirty && (time.Since(w.flushed) >= flushInterval || len(w.dead) >= maxUnflushed || len(w.attempts) >= maxUnlogged && time.Since(w.flushed) >= flushInterval/4) {
-		if err := w.flush(); err != nil {
-			w.log.Error("cannot write the cursor; events may be delivered again after a restart", "error", err)
-		}
-	}
-}
-
-// flush writes the cursor and, in one go with it, dead letters.
-func (w *work) flush() error {
-	if !w.progress.dirty {
-		return nil
-	}
-	w.flushed = time.Now() // also when it fails: not in a loop
-	if err := w.journal.Save(w.name, journal.Progress{Cursor: w.progress.cursor(), Dead: w.dead, Revived: w.revived, Attempts: w.attempts}); err != nil {
-		w.lastErr = err.Error()
-		return fmt.Errorf("write the cursor of target %s: %w", w.name, err)
-	}
-	w.progress.dirty = false
-	w.dead, w.revived = nil, nil
-	w.attempts = w.attempts[:0:0]
-	return nil
-}
-
 // report makes the status that others see.
 func (w *work) report() {
 	s := Status{
 		Name: w.name, Pending: max(0, int64(w.queued)+w.journal.Unread(w.read)-w.progress.doneAfter(w.read)),
 		Floor: w.progress.floor, Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
 		LastDelivery: w.progress.count.LastDelivery, BreakerOpen: w.breaker.open,
-		Healthy: true, PerMinute: w.rate.perMinute(time.Now()),
+		Healthy: true, Told: true, PerMinute: w.rate.perMinute(time.Now()),
 	}
 	switch {
 	case w.now.Problem != "":

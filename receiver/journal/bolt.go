@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,8 +22,6 @@ const (
 	minFreeBytes    = 64 << 20 // under which nothing is written to the disk
 	maxBatch        = 1024     // requests that share one transaction
 	maxBatchBytes   = 16 << 20
-	manyRequests    = 8 // in a commit, from which on commits are kept apart
-	commitInterval  = 3 * time.Millisecond
 	maxTrim         = 10_000 // events looked at for room in one transaction
 	removedCursors  = 24 * time.Hour
 	maxDeadLetters  = 10_000 // a target
@@ -56,9 +53,10 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Bolt is the embedded journal: a bbolt file that one process has open, told by the file's lock. One
-// goroutine commits: it takes all requests that wait, writes them in one transaction, and answers
-// them when that is on the disk (fdatasync). A lone request does not wait for company.
+// Bolt is the embedded journal: a bbolt file that one process has open, told by the file's lock, and a log ahead of it.
+// One goroutine commits: it takes all events that wait, writes them into the log ahead, and answers them when that is
+// on the disk (fdatasync). A lone one does not wait for company. They go on into the file with the next transaction,
+// which all else needs: progress, dead letters, and room for more. No event waits for that: it runs beside the log ahead.
 type Bolt struct {
 	file    string
 	db      *bbolt.DB
@@ -66,64 +64,88 @@ type Bolt struct {
 	ops     chan *operation
 	stop    chan struct{}
 	senders sync.WaitGroup // operations on their way into ops
-	done    sync.WaitGroup // the committing goroutine
+	done    sync.WaitGroup // the committing goroutine, and a transaction beside it
 	recent  recent
 	latest  latest
 
-	// Of the committing goroutine alone.
-	repeats repeats
-	cursors map[string]Cursor
+	// Of the committing goroutine alone, or of the transaction that it has under way.
+	repeats  repeats
+	cursors  map[string]Cursor
+	ahead    *ahead       // nil where it cannot be used
+	pending  []aheadEvent // that are in the log ahead, and that no transaction has taken yet
+	size     int          // of these, in bytes
+	waiting  []*operation // that need a transaction
+	settling *settling    // the transaction under way beside it, or nil
 
 	mu       sync.Mutex
 	counters counters
+	settled  uint64 // the last event that is in the file
 	removed  []Removed
-	rejected rejections // not yet in counters
+	problem  error // why no event can be kept now
 	appended chan struct{}
 	closed   bool
 }
 
 // counters live in the journal itself and change with it.
 type counters struct {
-	Format           int       `json:"format"`
+	Format int `json:"format"`
+	arrivals
+	rejections
+	Events   int64 `json:"events"`
+	Bytes    int64 `json:"bytes"`
+	Cursors  int64 `json:"cursors"` // that there are, so that a lost one is missed
+	Dead     int64 `json:"dead"`    // dead letters that there are
+	Dropped  int64 `json:"dropped,omitempty"`
+	Logged   int64 `json:"logged,omitempty"`   // attempts ever written to the delivery log
+	LogBytes int64 `json:"logBytes,omitempty"` // that the delivery log has now
+}
+
+// arrivals are events that ever came.
+type arrivals struct {
 	Received         int64     `json:"received"`
 	Unparsed         int64     `json:"unparsed"`
 	OtherVersion     int64     `json:"otherVersion,omitempty"`
 	LastOtherVersion string    `json:"lastOtherVersion,omitempty"`
-	Rejected         int64     `json:"rejected"`
-	LastRejected     Rejection `json:"lastRejected,omitzero"`
 	Repeated         int64     `json:"repeated"`
-	Events           int64     `json:"events"`
-	Bytes            int64     `json:"bytes"`
 	LastSeq          uint64    `json:"lastSeq"`
 	LastReceived     time.Time `json:"lastReceived,omitzero"`
-	Cursors          int64     `json:"cursors"` // that there are, so that a lost one is missed
-	Dead             int64     `json:"dead"`    // dead letters that there are
-	Dropped          int64     `json:"dropped,omitempty"`
-	Logged           int64     `json:"logged,omitempty"`   // attempts ever written to the delivery log
-	LogBytes         int64     `json:"logBytes,omitempty"` // that the delivery log has now
 }
 
-// rejections are requests that were refused: how many, and the last one.
+// rejections are requests that were refused. They are counted at any time.
 type rejections struct {
-	count int64
-	last  Rejection
+	Rejected     int64     `json:"rejected"`
+	LastRejected Rejection `json:"lastRejected,omitzero"`
 }
 
-// add counts rejections in, the later ones being next.
-func (c *counters) add(next rejections) {
-	c.Rejected += next.count
-	if next.count > 0 {
-		c.LastRejected = next.last
+// after is what counts after a transaction that found before and left left, while more may have come. Such a
+// transaction adds no events.
+func (c *counters) after(before, left *counters) counters {
+	now := *left
+	now.rejections = c.rejections
+	if c.arrivals != before.arrivals {
+		now.arrivals = c.arrivals
+		now.Events += c.Events - before.Events
+		now.Bytes += c.Bytes - before.Bytes
 	}
+	return now
 }
 
-// operation is something that waits for a transaction. apply may fail alone by setting err; an
-// error that it returns fails the whole transaction.
+// operation is something that waits for a transaction or, where it adds an event, for the log ahead. apply may fail
+// alone by setting err; an error that it returns fails the whole transaction.
 type operation struct {
 	apply func(t *transaction) error
+	event *newEvent // nil: it is something else
+	alone bool      // nothing may go on beside its transaction
 	size  int
 	err   error
 	done  chan struct{}
+}
+
+func (op *operation) isEvent() bool { return op.event != nil }
+
+// housekeep drops what is too old. Repeats are among that, which events are looked up in.
+func housekeep() *operation {
+	return &operation{apply: func(t *transaction) error { return t.trim(true) }, alone: true, done: make(chan struct{})}
 }
 
 // Open opens the journal in file, and makes it if there is none. It waits for the process that has
@@ -154,6 +176,9 @@ func Open(ctx context.Context, file string, options Options) (*Bolt, error) {
 		cursors: map[string]Cursor{}, appended: make(chan struct{}),
 	}
 	if err := b.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := b.recover(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	b.latest.total = b.counters.Logged
@@ -201,6 +226,8 @@ func (b *Bolt) load() (err error) {
 			if err := unseal([]byte(keyCounters), data, &b.counters); err != nil {
 				return &DamagedError{File: b.file, Err: fmt.Errorf("read its counters: %w", err)}
 			}
+		} else if err := os.Remove(b.file + aheadSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the log ahead of another journal: %w", err) // one that was deleted
 		}
 		if b.counters.Format > formatVersion {
 			return fmt.Errorf("the journal %s was written by a later version of pbxhook (format %d, known is %d): run that version", b.file, b.counters.Format, formatVersion)
@@ -235,23 +262,42 @@ func putCounters(tx *bbolt.Tx, c *counters) error {
 func (b *Bolt) commit() {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	for {
-		var batch []*operation
+	settle := time.NewTimer(settleAfter)
+	defer settle.Stop()
+	for timed := true; ; {
 		select {
 		case op := <-b.ops:
-			batch = b.gather(op)
+			b.write(b.gather(op))
+			b.settleBeside(false)
+		case <-b.settling.ended():
+			b.await()
+			b.settleBeside(false)
+		case <-settle.C:
+			timed = false
+			b.settleBeside(true)
 		case <-tick.C:
+			b.write([]*operation{housekeep()})
 		case <-b.stop:
-			for { // answer all that got in before the end
-				select {
-				case op := <-b.ops:
-					b.write(b.gather(op))
-				default:
-					return
-				}
-			}
+			b.writeRest()
+			return
 		}
-		b.write(batch)
+		if !timed && len(b.pending) > 0 {
+			timed = true
+			settle.Reset(settleAfter)
+		}
+	}
+}
+
+// writeRest answers all that got in before the end.
+func (b *Bolt) writeRest() {
+	for {
+		select {
+		case op := <-b.ops:
+			b.write(b.gather(op))
+		default:
+			b.transact()
+			return
+		}
 	}
 }
 
@@ -269,36 +315,13 @@ func (b *Bolt) gather(first *operation) []*operation {
 	return batch
 }
 
-// write commits a batch in one transaction and answers it. An empty batch is housekeeping.
+// write keeps the events of a batch, and answers them: by the log ahead, as long as nothing speaks against it. All else
+// waits for a transaction.
 func (b *Bolt) write(batch []*operation) {
-	before := b.snapshot()
-	next := before
-	rejected := b.takeRejected()
-	next.add(rejected)
-	b.repeats.begin()
-	changes, err := b.update(&next, batch)
-	b.repeats.end(err == nil)
-	b.mu.Lock()
-	if err == nil {
-		b.counters, b.removed = next, removedFrom(b.cursors, next.LastSeq)
-	} else {
-		b.putBack(rejected)
-	}
-	if err == nil { // before anybody is told that they are there
-		b.recent.add(changes.added)
-		b.recent.drop(changes.gone)
-		b.latest.add(changes.logged, next.Logged)
-	}
-	if next.LastSeq > before.LastSeq && err == nil {
-		close(b.appended)
-		b.appended = make(chan struct{})
-	}
-	b.mu.Unlock()
-	for _, op := range batch {
-		if err != nil {
-			op.err = err
-		}
-		close(op.done)
+	rest, ok := b.writeAhead(batch)
+	b.waiting = append(b.waiting, rest...)
+	if !ok || slices.ContainsFunc(rest, func(op *operation) bool { return op.alone }) {
+		b.transact()
 	}
 }
 
@@ -312,35 +335,6 @@ func removedFrom(cursors map[string]Cursor, last uint64) []Removed {
 	}
 	slices.SortFunc(all, func(a, b Removed) int { return strings.Compare(a.Name, b.Name) })
 	return all
-}
-
-// update does what a batch wants in one transaction.
-func (b *Bolt) update(next *counters, batch []*operation) (work *transaction, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = &DamagedError{File: b.file, Err: fmt.Errorf("%v", r)}
-		}
-	}()
-	cursors := maps.Clone(b.cursors) // to go back to when the transaction fails
-	err = b.db.Update(func(tx *bbolt.Tx) error {
-		work = &transaction{Tx: tx, journal: b, counters: next, now: b.options.Now(), noSpace: b.freeSpace()}
-		if err := work.trim(len(batch) == 0); err != nil {
-			return err
-		}
-		for _, op := range batch {
-			op.err = nil
-			if err := op.apply(work); err != nil {
-				return err
-			}
-		}
-		next.Cursors = int64(len(b.cursors))
-		return putCounters(tx, next)
-	})
-	if err != nil {
-		b.cursors = cursors
-		return nil, fmt.Errorf("write the journal %s: %w", b.file, err)
-	}
-	return work, nil
 }
 
 // freeSpace says when the disk is all but full, before it is. Only new events are refused then:
@@ -360,22 +354,6 @@ func (b *Bolt) snapshot() counters {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.counters
-}
-
-func (b *Bolt) takeRejected() rejections {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	taken := b.rejected
-	b.rejected = rejections{}
-	return taken
-}
-
-// putBack counts what was taken and could not be written; b.mu is held.
-func (b *Bolt) putBack(taken rejections) {
-	if b.rejected.count == 0 {
-		b.rejected.last = taken.last
-	}
-	b.rejected.count += taken.count
 }
 
 func keyOf(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }

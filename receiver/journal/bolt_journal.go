@@ -15,8 +15,11 @@ var (
 )
 
 // do hands an operation to the committing goroutine and waits for its outcome.
-func (b *Bolt) do(ctx context.Context, size int, apply func(t *transaction) error) error {
-	op := &operation{apply: apply, size: size, done: make(chan struct{})}
+func (b *Bolt) do(ctx context.Context, apply func(t *transaction) error) error {
+	return b.submit(ctx, &operation{apply: apply, done: make(chan struct{})})
+}
+
+func (b *Bolt) submit(ctx context.Context, op *operation) error {
 	b.mu.Lock()
 	closed := b.closed
 	if !closed {
@@ -39,21 +42,19 @@ func (b *Bolt) do(ctx context.Context, size int, apply func(t *transaction) erro
 
 // Append implements Journal.
 func (b *Bolt) Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, error) {
-	var receipt Receipt
-	var refused error
-	err := b.do(ctx, len(r.Request.Body)+len(r.Request.Query), func(t *transaction) (err error) {
-		receipt, refused, err = t.append(&r, key)
-		return err
-	})
-	return receipt, errors.Join(err, refused)
+	e := &newEvent{record: &r, key: key}
+	op := &operation{event: e, size: r.size(), done: make(chan struct{})}
+	op.apply = func(t *transaction) error { return t.append(e) }
+	err := b.submit(ctx, op)
+	return e.receipt, errors.Join(err, e.refused)
 }
 
 // Reject implements Journal.
 func (b *Bolt) Reject(reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.rejected.count++
-	b.rejected.last = Rejection{At: b.options.Now().UTC(), Reason: reason}
+	b.counters.Rejected++
+	b.counters.LastRejected = Rejection{At: b.options.Now().UTC(), Reason: reason}
 }
 
 // Appended implements Journal.
@@ -73,16 +74,47 @@ func (b *Bolt) Unread(after uint64) int64 {
 	return int64(max(b.counters.LastSeq, after) - after)
 }
 
-// Entries implements Part.
+// Entries implements Part. What is not in the file yet is remembered.
 func (b *Bolt) Entries(after uint64, limit int) ([]Entry, error) {
-	if entries, ok := b.recent.entries(after, limit); ok {
-		return entries, nil
+	for {
+		if entries, ok := b.recent.entries(after, limit); ok {
+			return entries, nil
+		}
+		settled, last := b.position()
+		stored, err := scan(b, after, limit, func(seq uint64, data []byte) Entry { return Entry{Seq: seq, Lane: laneOf(data)} })
+		if err != nil || len(stored) == limit || settled == last {
+			return stored, err
+		}
+		after := max(after, settled)
+		if len(stored) > 0 {
+			after = max(after, stored[len(stored)-1].Seq)
+		}
+		if pending, ok := b.recent.entries(after, limit-len(stored)); ok {
+			return append(stored, pending...), nil
+		} // else they came into the file meanwhile
 	}
-	return scan(b, after, limit, func(seq uint64, data []byte) Entry { return Entry{Seq: seq, Lane: laneOf(data)} })
+}
+
+// position is the last event that is in the file, and the last one.
+func (b *Bolt) position() (settled, last uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.settled, b.counters.LastSeq
+}
+
+// settle brings what is in the log ahead into the file, for those who read that. Where it cannot be written they read
+// what is there.
+func (b *Bolt) settle() {
+	if settled, last := b.position(); settled < last {
+		_ = b.do(context.Background(), func(*transaction) error { return nil })
+	}
 }
 
 // Heads implements Journal.
-func (b *Bolt) Heads(after uint64, limit int) ([]Head, error) { return scan(b, after, limit, headOf) }
+func (b *Bolt) Heads(after uint64, limit int) ([]Head, error) {
+	b.settle()
+	return scan(b, after, limit, headOf)
+}
 
 // scan reads records after a sequence number, at most limit.
 func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []byte) T) ([]T, error) {
@@ -102,6 +134,7 @@ func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []
 
 // Back implements Journal.
 func (b *Bolt) Back(before uint64, look func(s Stored) (more bool)) error {
+	b.settle()
 	return b.view(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
 		key, data := cursor.Last()
@@ -145,7 +178,7 @@ func (b *Bolt) Get(seq uint64) (Record, error) {
 // OpenCursor implements Journal.
 func (b *Bolt) OpenCursor(target string) (Cursor, error) {
 	var c Cursor
-	err := b.do(context.Background(), 0, func(t *transaction) error {
+	err := b.do(context.Background(), func(t *transaction) error {
 		known, ok := b.cursors[target]
 		if ok {
 			c = known
@@ -159,7 +192,7 @@ func (b *Bolt) OpenCursor(target string) (Cursor, error) {
 
 // Save implements Journal.
 func (b *Bolt) Save(target string, p Progress) error {
-	return b.do(context.Background(), 0, func(t *transaction) error {
+	return b.do(context.Background(), func(t *transaction) error {
 		if err := t.unbury(target, p.Revived); err != nil {
 			return err
 		}
@@ -182,7 +215,7 @@ func (b *Bolt) KeepCursors(targets []string) error {
 	for _, target := range targets {
 		set[target] = true
 	}
-	return b.do(context.Background(), 0, func(t *transaction) error { return t.keepCursors(set) })
+	return b.do(context.Background(), func(t *transaction) error { return t.keepCursors(set) })
 }
 
 // DeadLetters implements Journal.
@@ -208,15 +241,14 @@ func (b *Bolt) DeadLetters(target string, after uint64, limit int) ([]DeadLetter
 
 // DropDeadLetters implements Journal.
 func (b *Bolt) DropDeadLetters(target string, seqs []uint64) error {
-	return b.do(context.Background(), 0, func(t *transaction) error { return t.unbury(target, seqs) })
+	return b.do(context.Background(), func(t *transaction) error { return t.unbury(target, seqs) })
 }
 
 // State implements Journal.
 func (b *Bolt) State() State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c := b.counters
-	c.add(b.rejected)
+	c := &b.counters
 	return State{
 		Received: c.Received, Unparsed: c.Unparsed, Rejected: c.Rejected, LastRejected: c.LastRejected, Repeated: c.Repeated,
 		Removed: b.removed, Dropped: c.Dropped,
@@ -224,6 +256,13 @@ func (b *Bolt) State() State {
 		LastReceived: c.LastReceived, LastSeq: c.LastSeq, Events: c.Events, Bytes: c.Bytes, MaxBytes: b.options.MaxBytes,
 		DeadLetters: c.Dead, Logged: c.Logged,
 	}
+}
+
+// Problem implements Journal: as the last transaction found it.
+func (b *Bolt) Problem() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.problem
 }
 
 // Close implements Journal. Requests that wait are answered first.
@@ -236,11 +275,13 @@ func (b *Bolt) Close() error {
 	b.closed = true
 	b.mu.Unlock()
 	b.senders.Wait()
-	// one more, so that requests rejected since the last one are counted
-	b.ops <- &operation{apply: func(*transaction) error { return nil }, done: make(chan struct{})}
 	close(b.stop)
 	b.done.Wait()
-	if err := b.db.Close(); err != nil {
+	var err error
+	if b.ahead != nil {
+		err = b.ahead.close(len(b.pending) == 0)
+	}
+	if err = errors.Join(err, b.db.Close()); err != nil {
 		return fmt.Errorf("close the journal %s: %w", b.file, err)
 	}
 	return nil

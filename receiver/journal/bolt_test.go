@@ -139,10 +139,16 @@ func TestRoom(t *testing.T) {
 	}
 	require.ErrorIs(t, err, journal.ErrFull)
 	require.EqualValues(t, kept, j.State().Events, "undelivered events are not dropped")
+	require.ErrorIs(t, j.Problem(), journal.ErrFull)
+	_, err = j.OpenCursor("crm") // another transaction
+	require.NoError(t, err)
+	require.NoError(t, j.DropDeadLetters("crm", nil))
+	require.ErrorIs(t, j.Problem(), journal.ErrFull, "until there is room")
 
 	require.NoError(t, j.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: 10, Done: []journal.Range{{From: 12, To: 40}}}}))
 	_, err = j.Append(context.Background(), record("again", ""), nil)
 	require.NoError(t, err, "delivered events make room")
+	require.NoError(t, j.Problem())
 	_, err = j.Get(11)
 	require.NoError(t, err, "the one that was not delivered is still there")
 	_, err = j.Get(1)

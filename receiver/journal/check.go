@@ -16,7 +16,9 @@ import (
 
 // Report is what a look at a journal's file found.
 type Report struct {
-	Events      int64    `json:"events"`
+	Events int64 `json:"events"`
+	// Ahead are events that stand in the log ahead alone: the process that kept them was killed.
+	Ahead       int64    `json:"ahead"`
 	Targets     []string `json:"targets"`
 	DeadLetters int64    `json:"deadLetters"`
 	// Damage is what is not as it was written; empty: the file is whole.
@@ -117,8 +119,30 @@ func read(file string, keep func(bucket [][]byte, key, value []byte)) (*contents
 	if err != nil {
 		return c, err
 	}
+	if c.counters != nil || c.Events > 0 { // else the journal is new, and the log is another one's
+		if err := c.readAhead(file+aheadSuffix, keep); err != nil {
+			return c, err
+		}
+	}
 	c.compare()
 	return c, nil
+}
+
+// readAhead takes in what stands in the log ahead alone.
+func (c *contents) readAhead(name string, keep func(bucket [][]byte, key, value []byte)) error {
+	events, damage, err := readAhead(name, c.lastSeq)
+	if damage != "" {
+		c.Damage = append(c.Damage, damage)
+	}
+	for _, e := range events {
+		c.Ahead++
+		c.seqs.Add(e.seq)
+		c.lastSeq = e.seq
+		if keep != nil {
+			keep([][]byte{[]byte(bucketEvents)}, keyOf(e.seq), e.data)
+		}
+	}
+	return err
 }
 
 // take looks at one value, and says what is wrong with it.
@@ -276,16 +300,17 @@ func (w *copier) flush() error {
 
 // finish writes counters that say what is in the copy.
 func (w *copier) finish(c *contents) error {
-	after := counters{Format: formatVersion, Received: int64(c.lastSeq)}
+	after := counters{Format: formatVersion, arrivals: arrivals{Received: int64(c.lastSeq)}}
 	if c.counters != nil {
 		after = *c.counters
+		after.Received += c.Ahead
 	}
-	after.LastSeq, after.Events, after.Cursors, after.Dead = c.lastSeq, c.Events, int64(len(c.cursors)), c.DeadLetters
+	after.LastSeq, after.Events, after.Cursors, after.Dead = c.lastSeq, c.Events+c.Ahead, int64(len(c.cursors)), c.DeadLetters
 	return w.db.Update(func(tx *bbolt.Tx) error {
 		after.Bytes = 0
 		if events := tx.Bucket([]byte(bucketEvents)); events != nil {
 			if err := events.ForEach(func(_, data []byte) error {
-				after.Bytes += int64(len(data) + recordOverhead)
+				after.Bytes += keptSize(data)
 				return nil
 			}); err != nil {
 				return err

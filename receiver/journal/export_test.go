@@ -1,10 +1,36 @@
 package journal
 
-import "context"
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
 
 // Housekeep does what is done once a minute.
 func (b *Bolt) Housekeep() error {
-	return b.do(context.Background(), 0, func(t *transaction) error { return t.trim(true) })
+	return b.submit(context.Background(), housekeep())
+}
+
+// Hold has a transaction stand still until it is let go, with its outcome; letGo gives what its caller got.
+func (b *Bolt) Hold(t *testing.T) (letGo func(outcome error) error) {
+	t.Helper()
+	held, outcome, got := make(chan struct{}), make(chan error, 1), make(chan error, 1)
+	go func() {
+		got <- b.do(context.Background(), func(*transaction) error {
+			close(held)
+			return <-outcome
+		})
+	}()
+	<-held
+	var once sync.Once
+	t.Cleanup(func() { once.Do(func() { outcome <- nil }) }) // a test that fails holds up nothing
+	return func(with error) error {
+		once.Do(func() { outcome <- with })
+		return <-got
+	}
 }
 
 // URL is where it is connected to.
@@ -18,3 +44,38 @@ func (n *NATS) Disconnect() {
 
 // Reconnect lets it connect again.
 func (n *NATS) Reconnect() { n.cut.Store(false) }
+
+// Age has a target be removed for some time already, and what is kept be older than anything is held for.
+func (n *NATS) Age(t *testing.T, part SharedPart, target string, d time.Duration) {
+	t.Helper()
+	key := cursorKey(part.Index(), target)
+	var f owned
+	revision, err := n.read(t.Context(), key, &f)
+	require.NoError(t, err)
+	f.Cursor.RemovedAt = f.Cursor.RemovedAt.Add(-d)
+	_, err = n.write(t.Context(), key, f, revision)
+	require.NoError(t, err)
+}
+
+// Replicas is how many each of its streams has.
+func (n *NATS) Replicas(t *testing.T) int {
+	t.Helper()
+	all := map[int]bool{}
+	for _, stream := range []string{n.name(), n.logStream(), "KV_" + n.name(), "KV_" + n.letterBucket(), "KV_" + n.leaseBucket()} {
+		require.Eventually(t, func() bool { // it may have no leader for a moment
+			info, err := n.info(t.Context(), stream)
+			if err == nil {
+				all[info.Config.Replicas] = true
+			}
+			return err == nil
+		}, 30*time.Second, 50*time.Millisecond)
+	}
+	require.Len(t, all, 1)
+	for replicas := range all {
+		return replicas
+	}
+	return 0
+}
+
+// Older is whether a version of a NATS server comes before another one.
+var Older = older

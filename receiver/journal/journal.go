@@ -240,6 +240,9 @@ type Journal interface {
 	DropDeadLetters(target string, seqs []uint64) error
 	// State is what the journal holds.
 	State() State
+	// Problem says why no event can be kept now, or nothing. It does not change from one moment to the next for
+	// as long as the cause is the same.
+	Problem() error
 	// Close ends it; what was appended is durable already.
 	Close() error
 }
@@ -259,7 +262,7 @@ type Part interface {
 	Appended() <-chan struct{}
 	// OpenCursor is the cursor of a target; a target that never had one begins with the next event.
 	OpenCursor(target string) (Cursor, error)
-	// Save keeps how far a target's dispatcher is.
+	// Save keeps how far a target's dispatcher is. The dispatcher reads on meanwhile.
 	Save(target string, p Progress) error
 	// KeepCursors says which targets there are. Cursors of others go after 24 hours.
 	KeepCursors(targets []string) error

@@ -44,18 +44,18 @@ func (t *transaction) log(target string, attempts []Attempt) error {
 		return nil
 	}
 	bucket := t.bucket(bucketLog)
-	bucket.FillPercent = 0.9 // keys mostly grow
-	for i := range attempts {
-		attempts[i].Target = target
+	bucket.FillPercent = 0.9     // keys mostly grow
+	for _, a := range attempts { // copies: the dispatcher may look at them meanwhile
+		a.Target = target
 		t.counters.Logged++
-		key := lineKey(attempts[i].Seq, t.counters.Logged)
-		data := encodeAttempt(key, &attempts[i])
+		key := lineKey(a.Seq, t.counters.Logged)
+		data := encodeAttempt(key, &a)
 		if err := bucket.Put(key, data); err != nil {
 			return fmt.Errorf("write the delivery log of target %s: %w", target, err)
 		}
 		t.counters.LogBytes += int64(len(data) + lineOverhead)
+		t.logged = append(t.logged, a)
 	}
-	t.logged = append(t.logged, attempts...)
 	if t.counters.LogBytes <= t.journal.maxLog() {
 		return nil
 	}

@@ -247,6 +247,9 @@ func (m *Memory) State() State {
 	return s
 }
 
+// Problem implements Journal: it has none.
+func (m *Memory) Problem() error { return nil }
+
 // Close implements Journal.
 func (m *Memory) Close() error {
 	m.mu.Lock()

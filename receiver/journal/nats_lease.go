@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -22,6 +21,9 @@ const (
 	memberKey   = "member."
 	partKey     = "part."
 )
+
+// leaseBucket has the leases, and the receivers that there are.
+func (n *NATS) leaseBucket() string { return n.name() + "_leases" }
 
 func newOwner() string { return strings.ReplaceAll(uuid.NewString(), "-", "")[:16] }
 
@@ -154,7 +156,7 @@ func (s *sharing) beat(ctx context.Context) {
 	if _, err := leases.Put(within, memberKey+s.n.id, nil); err != nil {
 		return
 	}
-	members, taken, err := census(within, leases)
+	members, taken, err := s.n.census(within)
 	if err != nil {
 		return
 	}
@@ -182,24 +184,31 @@ func (s *sharing) beat(ctx context.Context) {
 }
 
 // census counts the receivers, and says which partitions are taken.
-func census(ctx context.Context, leases jetstream.KeyValue) (members int, taken map[int]bool, err error) {
-	keys, err := leases.ListKeys(ctx)
-	if err != nil {
-		return 0, nil, fmt.Errorf("look at the leases: %w", plainJetStream(err))
-	}
-	defer func() { _ = keys.Stop() }() // it ends with the context otherwise
+func (n *NATS) census(ctx context.Context) (members int, taken map[int]bool, err error) {
 	taken = map[int]bool{}
-	for key := range keys.Keys() {
-		if strings.HasPrefix(key, memberKey) {
+	err = n.eachValue(ctx, n.leaseBucket(), ">", func(v value) error {
+		if strings.HasPrefix(v.key, memberKey) {
 			members++
 		}
-		if number, ok := strings.CutPrefix(key, partKey); ok {
+		if number, ok := strings.CutPrefix(v.key, partKey); ok {
 			if part, err := strconv.Atoi(number); err == nil {
 				taken[part] = true
 			}
 		}
+		return nil
+	})
+	return max(members, 1), taken, err
+}
+
+// Alone is whether no other receiver shares the journal.
+func (n *NATS) Alone(ctx context.Context) (bool, error) {
+	if _, err := n.bucket(); err != nil {
+		return false, err
 	}
-	return max(members, 1), taken, ctx.Err()
+	ctx, cancel := context.WithTimeout(ctx, glanceTime)
+	defer cancel()
+	members, _, err := n.census(ctx)
+	return members == 1, err
 }
 
 // take makes a partition this receiver's, if nobody else does.
@@ -211,11 +220,15 @@ func (s *sharing) take(ctx context.Context, leases jetstream.KeyValue, part int)
 	}
 	l := newLease(part, token, revision, asked.Add(s.n.term()))
 	s.held[part] = l
-	p := &natsPart{n: s.n, index: part, lease: l, views: map[string]*natsView{}}
+	p := &natsPart{n: s.n, index: part, lease: l, wished: make(chan struct{}, 1), views: map[string]*natsView{}}
 	s.n.mu.Lock()
 	s.n.parts[part] = p
 	s.n.mu.Unlock()
+	news, err := s.n.conn.Subscribe(s.n.newSubject(part), s.n.hear)
 	s.served.Go(func() {
+		if err == nil { // else it looks now and then
+			defer func() { _ = news.Unsubscribe() }() // it ends with the connection otherwise
+		}
 		s.hold(leases, l, p)
 	})
 }

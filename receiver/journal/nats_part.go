@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -24,12 +23,16 @@ const (
 
 // natsPart is a partition that this receiver owns.
 type natsPart struct {
-	n     *NATS
-	index int
-	lease *lease
+	n      *NATS
+	index  int
+	lease  *lease
+	wished chan struct{} // has something when a replay was asked for
+	// taken is the revision of the last replay that was taken; of the goroutine of Wishes.
+	taken uint64
 
-	mu    sync.Mutex
-	views map[string]*natsView
+	mu      sync.Mutex
+	views   map[string]*natsView
+	removed []Removed // targets that are no more, as seen when it was trimmed last
 }
 
 // natsView is a partition as the dispatcher of one target reads it.
@@ -186,9 +189,9 @@ func (v *natsView) takeCursor(ctx context.Context, target string) (Cursor, uint6
 		return Cursor{}, 0, err
 	}
 	if revision == 0 {
-		info, err := v.n.stream.Info(ctx)
+		info, err := v.n.info(ctx, v.n.name())
 		if err != nil {
-			return Cursor{}, 0, fmt.Errorf("%w: %w", ErrUnavailable, plainJetStream(err))
+			return Cursor{}, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		f.Cursor.Floor = info.State.LastSeq
 	}
@@ -211,18 +214,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 func (v *natsView) Save(target string, p Progress) error {
 	ctx, cancel := context.WithTimeout(context.Background(), partTimeout)
 	defer cancel()
-	kv, err := v.n.bucket()
-	if err != nil {
+	if err := v.n.bury(ctx, target, p.Dead); err != nil {
 		return err
-	}
-	for i := range p.Dead {
-		data, err := encodeLetter(target, &p.Dead[i])
-		if err != nil {
-			return fmt.Errorf("keep a dead letter of target %s: %w", target, err)
-		}
-		if _, err := kv.Put(ctx, deadKey(target, p.Dead[i].Record.Seq), data); err != nil {
-			return fmt.Errorf("keep a dead letter of target %s: %w", target, plainJetStream(err))
-		}
 	}
 	if err := v.saveCursor(ctx, target, p.Cursor); err != nil {
 		return err
@@ -237,6 +230,7 @@ func (v *natsView) Save(target string, p Progress) error {
 func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) error {
 	v.mu.Lock()
 	revision := v.revision
+	c.RemovedAt = v.cursor.RemovedAt // it is not the dispatcher's to say
 	v.mu.Unlock()
 	if revision == 0 {
 		return fmt.Errorf("write the cursor of target %s: it was not opened", target)
@@ -258,6 +252,8 @@ func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) erro
 			return fmt.Errorf("write the cursor of target %s: %w", target, ErrNotOwner)
 		default:
 			revision = latest
+			c.RemovedAt = f.Cursor.RemovedAt
+			value.Cursor = c
 			next, err = v.n.write(ctx, key, value, latest)
 		}
 	}
@@ -272,10 +268,9 @@ func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) erro
 
 // log writes attempts into the delivery log, and does not wait for it.
 func (v *natsView) log(target string, attempts []Attempt) {
-	for i := range attempts {
-		a := &attempts[i]
+	for _, a := range attempts { // copies: the dispatcher may look at them meanwhile
 		a.Target = target
-		if _, err := v.n.js.PublishAsync(v.n.subject("log."+strconv.FormatUint(a.Seq, 10)), encodeAttempt(lineKey(a.Seq, 0), a)); err != nil {
+		if _, err := v.n.js.PublishAsync(v.n.subject("log."+strconv.FormatUint(a.Seq, 10)), encodeAttempt(lineKey(a.Seq, 0), &a)); err != nil {
 			return // it is for people alone
 		}
 	}
@@ -283,10 +278,6 @@ func (v *natsView) log(target string, attempts []Attempt) {
 
 // KeepCursors implements Part.
 func (v *natsView) KeepCursors(targets []string) error {
-	kv, err := v.n.bucket()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(v.lease.attempts, partTimeout)
 	defer cancel()
 	cursors, err := v.cursors(ctx)
@@ -294,21 +285,16 @@ func (v *natsView) KeepCursors(targets []string) error {
 		return err
 	}
 	for target, c := range cursors {
-		key := cursorKey(v.index, target)
-		switch kept := slices.Contains(targets, target); {
-		case kept == c.Cursor.RemovedAt.IsZero():
+		kept := slices.Contains(targets, target)
+		if kept == c.Cursor.RemovedAt.IsZero() {
 			continue
-		case !kept && time.Since(c.Cursor.RemovedAt) > removedCursors && !c.Cursor.RemovedAt.IsZero():
-			err = kv.Purge(ctx, key)
-		default:
-			c.Cursor.RemovedAt = time.Time{}
-			if !kept {
-				c.Cursor.RemovedAt = time.Now().UTC()
-			}
-			_, err = v.n.write(ctx, key, c.owned, c.revision)
 		}
-		if err != nil {
-			return fmt.Errorf("note the targets: %w", plainJetStream(err))
+		c.Cursor.RemovedAt = time.Time{}
+		if !kept {
+			c.Cursor.RemovedAt = time.Now().UTC()
+		}
+		if _, err = v.n.write(ctx, cursorKey(v.index, target), c.owned, c.revision); err != nil {
+			return fmt.Errorf("note the targets: %w", err)
 		}
 	}
 	return nil
@@ -329,16 +315,15 @@ func (p *natsPart) cursors(ctx context.Context) (map[string]found, error) {
 
 // eachCursor calls do for each cursor whose key matches.
 func (n *NATS) eachCursor(ctx context.Context, keys string, do func(part int, target string, f found)) error {
-	kv, err := n.bucket()
-	if err != nil {
+	if _, err := n.bucket(); err != nil {
 		return err
 	}
-	return eachValue(ctx, kv, keys, func(entry jetstream.KeyValueEntry) error {
-		f := found{revision: entry.Revision()}
-		if err := unseal([]byte(entry.Key()), entry.Value(), &f.owned); err != nil {
-			return &DamagedError{File: n.name(), Err: fmt.Errorf("%s: %w", entry.Key(), err)}
+	return n.eachValue(ctx, n.name(), keys, func(v value) error {
+		f := found{revision: v.revision}
+		if err := unseal([]byte(v.key), v.data, &f.owned); err != nil {
+			return &DamagedError{File: n.name(), Err: fmt.Errorf("%s: %w", v.key, err)}
 		}
-		if part, target, err := splitCursorKey(entry.Key()); err == nil {
+		if part, target, err := splitCursorKey(v.key); err == nil {
 			do(part, target, f)
 		}
 		return nil
@@ -350,12 +335,54 @@ func splitCursorKey(key string) (part int, target string, err error) {
 	return part, target, err
 }
 
+// noteRemoved takes the cursors of targets that are no more for a long time out of those given, and forgets them,
+// and notes the other ones of that kind.
+func (p *natsPart) noteRemoved(ctx context.Context, cursors map[string]found) error {
+	var removed []Removed
+	for target, c := range cursors {
+		if c.Cursor.RemovedAt.IsZero() {
+			continue
+		}
+		if until := c.Cursor.RemovedAt.Add(removedCursors); time.Now().Before(until) {
+			pending, err := p.n.after(ctx, p.index, c.Cursor.Floor)
+			if err != nil {
+				return err
+			}
+			removed = append(removed, Removed{Name: target, Until: until, Pending: pending})
+			continue
+		}
+		kv, err := p.n.bucket()
+		if err == nil {
+			err = kv.Purge(ctx, cursorKey(p.index, target), jetstream.LastRevision(c.revision))
+		}
+		if err != nil {
+			return fmt.Errorf("forget target %s: %w", target, plainJetStream(err))
+		}
+		delete(cursors, target)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.removed = removed
+	return nil
+}
+
 // Trim drops events of the partition that all targets are done with, when they are older than the retention or
 // the stream is nearly full. It is the owner's to do.
 func (p *natsPart) Trim(ctx context.Context) error {
 	cursors, err := p.cursors(ctx)
-	if err != nil || len(cursors) == 0 {
-		return err // without any the targets are not known yet
+	if err != nil {
+		return err
+	}
+	if err := p.noteRemoved(ctx, cursors); err != nil {
+		return err
+	}
+	if p.index == 0 { // one of them does it for all
+		if err := p.n.exhume(ctx); err != nil {
+			return err
+		}
+	}
+	if len(cursors) == 0 {
+		return nil // the targets are not known yet
 	}
 	floor := ^uint64(0)
 	for _, c := range cursors {
@@ -397,167 +424,4 @@ func (p *natsPart) Trim(ctx context.Context) error {
 		return fmt.Errorf("drop delivered events: %w", plainJetStream(err))
 	}
 	return nil
-}
-
-// Wish is a replay that waits for the owner of a partition.
-type Wish struct {
-	Target string
-	ID     string
-	Seqs   Ranges
-}
-
-// Replay asks the owners of partitions, whichever receivers they are, to hand events to a target again, and
-// returns how many these are.
-func (n *NATS) Replay(ctx context.Context, w Wish) (int64, error) {
-	kv, err := n.bucket()
-	if err != nil {
-		return 0, err
-	}
-	parts, taken := map[int]Ranges{}, int64(0)
-	for seq := range w.Seqs.All() {
-		r, err := n.replayed(ctx, w.Target, seq)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return 0, err
-		}
-		ranges := parts[partitionOf(&r)]
-		ranges.Add(seq)
-		parts[partitionOf(&r)] = ranges
-		taken++
-	}
-	for part, seqs := range parts {
-		key := replayPrefix + strconv.Itoa(part) + "." + w.Target + "." + w.ID
-		data, err := seal([]byte(key), Wish{Target: w.Target, ID: w.ID, Seqs: seqs})
-		if err != nil {
-			return 0, fmt.Errorf("write the replay: %w", err)
-		}
-		if _, err := kv.Put(ctx, key, data); err != nil {
-			return 0, fmt.Errorf("write the replay: %w", plainJetStream(err))
-		}
-	}
-	return taken, nil
-}
-
-// replayed is an event that is to go out again; it may be left as a dead letter alone.
-func (n *NATS) replayed(ctx context.Context, target string, seq uint64) (Record, error) {
-	r, err := n.get(ctx, seq)
-	if !errors.Is(err, ErrNotFound) {
-		return r, err
-	}
-	letters, err := n.DeadLetters(target, seq-1, 1)
-	if err != nil || len(letters) == 0 || letters[0].Record.Seq != seq {
-		return Record{}, errors.Join(err, ErrNotFound)
-	}
-	return letters[0].Record, nil
-}
-
-// Wishes hands the partition's replays to take, as they are asked for, until ctx ends. What take refuses with an
-// error is handed to it again.
-func (p *natsPart) Wishes(ctx context.Context, take func(Wish) error) {
-	for ctx.Err() == nil {
-		kv, err := p.n.bucket()
-		if err == nil {
-			err = p.watchWishes(ctx, kv, take)
-		}
-		if err != nil && ctx.Err() == nil {
-			p.n.options.Log.Warn("replays cannot be taken now", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(natsRetry):
-		}
-	}
-}
-
-func (p *natsPart) watchWishes(ctx context.Context, kv jetstream.KeyValue, take func(Wish) error) error {
-	watcher, err := kv.Watch(ctx, replayPrefix+strconv.Itoa(p.index)+".>", jetstream.IgnoreDeletes())
-	if err != nil {
-		return plainJetStream(err)
-	}
-	defer func() { _ = watcher.Stop() }() // it ends with the context otherwise
-	for {
-		select {
-		case entry, ok := <-watcher.Updates():
-			if !ok {
-				return nil
-			}
-			if entry == nil {
-				continue // the first ones are all here
-			}
-			var w Wish
-			if err := unseal([]byte(entry.Key()), entry.Value(), &w); err != nil {
-				return fmt.Errorf("read a replay: %w", err)
-			}
-			if err := take(w); err != nil {
-				return err
-			}
-			if err := kv.Purge(ctx, entry.Key()); err != nil {
-				return plainJetStream(err)
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// Elsewhere is how a target fares in partitions of other receivers, as far as their cursors were written.
-type Elsewhere struct {
-	Pending      int64 // about
-	Delivered    int64
-	DeadLettered int64
-	LastDelivery time.Time
-}
-
-// Elsewhere says how targets fare in the partitions that are not this receiver's.
-func (n *NATS) Elsewhere(ctx context.Context, mine func(part int) bool) (map[string]Elsewhere, error) {
-	type place struct {
-		part   int
-		target string
-		floor  uint64
-	}
-	all, places := map[string]Elsewhere{}, []place{}
-	if err := n.eachCursor(ctx, "cursor.>", func(part int, target string, f found) {
-		if mine(part) {
-			return
-		}
-		e := all[target]
-		e.Delivered += f.Cursor.Delivered
-		e.DeadLettered += f.Cursor.DeadLettered
-		if f.Cursor.LastDelivery.After(e.LastDelivery) {
-			e.LastDelivery = f.Cursor.LastDelivery
-		}
-		for _, replay := range f.Cursor.Replays {
-			e.Pending += replay.Seqs.Len()
-		}
-		all[target] = e
-		places = append(places, place{part, target, f.Cursor.Floor})
-	}); err != nil {
-		return nil, err
-	}
-	for _, p := range places {
-		first, left, err := n.batch(ctx, n.name(), n.partSubject(p.part), p.floor+1, 1)
-		if err != nil {
-			return nil, err
-		}
-		e := all[p.target]
-		e.Pending += int64(len(first)) + left
-		all[p.target] = e
-	}
-	return all, nil
-}
-
-// Done says which of some events a target is done with, as far as its cursors were written.
-func (n *NATS) Done(ctx context.Context, target string, heads []Head) ([]bool, error) {
-	cursors := map[int]Cursor{}
-	if err := n.eachCursor(ctx, "cursor.*."+target, func(part int, _ string, f found) { cursors[part] = f.Cursor }); err != nil {
-		return nil, err
-	}
-	done := make([]bool, len(heads))
-	for i, h := range heads {
-		c, ok := cursors[partitionOf(&Record{ID: h.ID, Lane: h.Lane})]
-		done[i] = ok && c.Has(h.Seq)
-	}
-	return done, nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +24,7 @@ type message struct {
 	seq     uint64
 	subject string
 	data    []byte
+	erased  bool // it is a bucket's mark that a value was deleted
 }
 
 // batch reads messages of a subject, from a sequence number on: at most limit, in order. left is how many there
@@ -60,7 +60,10 @@ func (n *NATS) batch(ctx context.Context, stream, subject string, from uint64, l
 		default:
 			return nil, 0, fmt.Errorf("%w: read the stream %s: %s %s", ErrUnavailable, stream, status, answer.Header.Get("Description"))
 		}
-		all = append(all, message{seq: uint64(number(answer, jetstream.SequenceHeader)), subject: answer.Header.Get("Nats-Subject"), data: answer.Data})
+		all = append(all, message{
+			seq: uint64(number(answer, jetstream.SequenceHeader)), subject: answer.Header.Get("Nats-Subject"), data: answer.Data,
+			erased: answer.Header.Get("KV-Operation") != "",
+		})
 	}
 }
 
@@ -96,11 +99,47 @@ func (n *NATS) get(ctx context.Context, seq uint64) (Record, error) {
 	msg, err := n.stream.GetMsg(ctx, seq)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return Record{}, ErrNotFound
+		return n.getFromLeader(ctx, seq)
 	case err != nil:
 		return Record{}, fmt.Errorf("%w: read event %d: %w", ErrUnavailable, seq, plainJetStream(err))
 	}
 	return n.record(message{seq: seq, data: msg.Data})
+}
+
+// getFromLeader reads an event from the server that leads the stream. Any server answers the usual reading, also one
+// that lags behind: what that does not have is not gone. (JetStream: STREAM.MSG.GET.)
+func (n *NATS) getFromLeader(ctx context.Context, seq uint64) (Record, error) {
+	known := n.State().LastSeq
+	request, err := json.Marshal(map[string]any{"seq": seq})
+	if err != nil {
+		return Record{}, fmt.Errorf("ask for event %d: %w", seq, err)
+	}
+	info, err := n.info(ctx, n.name())
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: read event %d: %w", ErrUnavailable, seq, err)
+	}
+	if last := info.State.LastSeq; last < seq && seq <= known { // it leads since a moment ago
+		return Record{}, fmt.Errorf("%w: the stream's leader has %d events, %d are known to be kept", ErrUnavailable, last, known)
+	}
+	answer, err := n.conn.RequestWithContext(ctx, n.api+".STREAM.MSG.GET."+n.name(), request)
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: read event %d: %w", ErrUnavailable, seq, plainJetStream(err))
+	}
+	var said struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Data []byte `json:"data"`
+		} `json:"message"`
+	}
+	switch err := json.Unmarshal(answer.Data, &said); {
+	case err != nil:
+		return Record{}, fmt.Errorf("%w: read event %d: expected JSON from the servers: %w", ErrUnavailable, seq, err)
+	case said.Error != nil && said.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return Record{}, ErrNotFound
+	case said.Error != nil:
+		return Record{}, fmt.Errorf("%w: read event %d: %w", ErrUnavailable, seq, plainJetStream(said.Error))
+	}
+	return n.record(message{seq: seq, data: said.Message.Data})
 }
 
 // Heads implements Journal.
@@ -157,7 +196,7 @@ func (n *NATS) Attempts(seq uint64) ([]Attempt, error) {
 	if _, err := n.bucket(); err != nil {
 		return nil, err
 	}
-	lines, _, err := n.batch(n.ctx, n.name()+"_log", n.subject("log."+strconv.FormatUint(seq, 10)), 1, maxAttempts)
+	lines, _, err := n.batch(n.ctx, n.logStream(), n.subject("log."+strconv.FormatUint(seq, 10)), 1, maxAttempts)
 	if err != nil {
 		return nil, err
 	}
@@ -178,13 +217,13 @@ func (n *NATS) Latest(logged int64) (attempts []Attempt, now int64) {
 		return nil, logged
 	}
 	last := int64(0)
-	lines, _, err := n.batch(n.ctx, n.name()+"_log", n.subject("log.*"), uint64(logged)+1, maxLatest)
+	lines, _, err := n.batch(n.ctx, n.logStream(), n.subject("log.*"), uint64(logged)+1, maxLatest)
 	if err != nil {
 		return nil, logged
 	}
 	for _, line := range lines {
 		last = int64(line.seq)
-		seq, err := strconv.ParseUint(line.subject[strings.LastIndexByte(line.subject, '.')+1:], 10, 64)
+		seq, err := seqOfKey(line.subject)
 		if err != nil {
 			continue // not ours
 		}
@@ -194,98 +233,4 @@ func (n *NATS) Latest(logged int64) (attempts []Attempt, now int64) {
 		}
 	}
 	return attempts, max(last, logged)
-}
-
-// DeadLetters implements Journal.
-func (n *NATS) DeadLetters(target string, after uint64, limit int) ([]DeadLetter, error) {
-	kv, err := n.bucket()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(n.ctx, maxReadTime)
-	defer cancel()
-	var letters []DeadLetter
-	err = eachValue(ctx, kv, "dead."+target+".*", func(entry jetstream.KeyValueEntry) error {
-		seq, err := seqOfKey(entry.Key())
-		if err != nil || seq <= after {
-			return nil
-		}
-		letter, err := decodeLetter(target, seq, entry.Value())
-		if err != nil {
-			return &DamagedError{File: n.name(), Seq: seq, Err: fmt.Errorf("read a dead letter: %w", err)}
-		}
-		letters = append(letters, letter)
-		return nil
-	})
-	slices.SortFunc(letters, func(a, b DeadLetter) int { return int(a.Record.Seq) - int(b.Record.Seq) })
-	return letters[:min(len(letters), limit)], err
-}
-
-// eachValue calls do for each value of a bucket whose key matches.
-func eachValue(ctx context.Context, kv jetstream.KeyValue, keys string, do func(entry jetstream.KeyValueEntry) error) error {
-	watcher, err := kv.Watch(ctx, keys, jetstream.IgnoreDeletes())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, plainJetStream(err))
-	}
-	defer func() { _ = watcher.Stop() }() // it ends with the context otherwise
-	for {
-		select {
-		case entry := <-watcher.Updates():
-			if entry == nil {
-				return nil
-			}
-			if err := do(entry); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
-		}
-	}
-}
-
-func deadKey(target string, seq uint64) string { return fmt.Sprintf("dead.%s.%020d", target, seq) }
-
-func seqOfKey(key string) (uint64, error) {
-	return strconv.ParseUint(key[strings.LastIndexByte(key, '.')+1:], 10, 64)
-}
-
-// DropDeadLetters implements Journal.
-func (n *NATS) DropDeadLetters(target string, seqs []uint64) error {
-	kv, err := n.bucket()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(n.ctx, maxReadTime)
-	defer cancel()
-	for _, seq := range seqs {
-		if err := kv.Purge(ctx, deadKey(target, seq)); err != nil {
-			return fmt.Errorf("drop a dead letter of target %s: %w", target, plainJetStream(err))
-		}
-	}
-	return nil
-}
-
-// DropNATS deletes all that a journal in NATS has: its events, cursors, dead letters and delivery log. What is not there
-// is deleted already.
-func DropNATS(ctx context.Context, o NATSOptions) error {
-	n := &NATS{options: o}
-	connect, err := n.connectOptions()
-	if err != nil {
-		return err
-	}
-	connect = append(connect, nats.RetryOnFailedConnect(false))
-	if n.conn, err = nats.Connect(o.URL, connect...); err != nil {
-		return fmt.Errorf("connect to NATS: %w", plainNATS(err))
-	}
-	defer n.conn.Close()
-	js, err := jetstream.NewWithAPIPrefix(n.conn, apiOf(&o))
-	if err != nil {
-		return fmt.Errorf("use JetStream: %w", plainNATS(err))
-	}
-	for _, stream := range []string{n.name() + "_log", n.name(), "KV_" + n.name(), "KV_" + n.name() + "_leases"} {
-		if err := js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("delete the stream %s: %w", stream, plainJetStream(err))
-		}
-	}
-	return nil
 }

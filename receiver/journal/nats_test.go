@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,15 +12,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/test/certs"
+	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/natstest"
 )
 
@@ -168,6 +172,29 @@ func TestNATSKeeps(t *testing.T) {
 	require.Equal(t, "e38", heads[0].ID)
 }
 
+// TestNATSGrows: who asks for more replicas, bytes or time gets them, with what is there.
+func TestNATSGrows(t *testing.T) {
+	servers := natstest.Start(t, 3, "")
+	n := openNATS(t, servers, nil)
+	usable(t, n)
+	_, err := n.Append(t.Context(), record("e", "c"), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, n.Replicas(t))
+	require.NoError(t, n.Close())
+	n = openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas, o.MaxBytes = 3, 128<<20 })
+	usable(t, n)
+	require.Equal(t, 3, n.Replicas(t))
+	require.EqualValues(t, 128<<20, n.State().MaxBytes)
+	require.Eventually(t, func() bool {
+		got, err := n.Get(1)
+		return err == nil && got.ID == "e"
+	}, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool {
+		_, err := n.Append(t.Context(), record("f", "c"), nil)
+		return err == nil
+	}, patience, 50*time.Millisecond, "once the new replicas are a quorum")
+}
+
 // TestNATSWakesReaders of whichever receiver owns the partition.
 func TestNATSWakesReaders(t *testing.T) {
 	servers := natstest.Start(t, 1, "")
@@ -292,6 +319,15 @@ func TestNATSDeadLettersLogAndReplays(t *testing.T) {
 	latest, now := other.Latest(0)
 	require.Len(t, latest, 1)
 	require.EqualValues(t, 1, now)
+	counts := func(dead, logged int64) {
+		t.Helper()
+		for _, each := range []*journal.NATS{n, other} {
+			require.Eventually(t, func() bool { return each.State().DeadLetters == dead && each.State().Logged == logged }, patience, 20*time.Millisecond)
+		}
+	}
+	counts(1, 1)
+	latest, _ = other.Latest(other.State().Logged)
+	require.Empty(t, latest, "who begins now is not told of what was")
 	done, err := other.Done(t.Context(), "crm", []journal.Head{{Seq: receipt.Seq, ID: "e1", Lane: "call1"}, {Seq: 99, ID: "e1", Lane: "call1"}})
 	require.NoError(t, err)
 	require.Equal(t, []bool{true, false}, done)
@@ -316,6 +352,80 @@ func TestNATSDeadLettersLogAndReplays(t *testing.T) {
 	letters, err = other.DeadLetters("crm", 0, 10)
 	require.NoError(t, err)
 	require.Empty(t, letters)
+	counts(0, 1)
+}
+
+// TestNATSDeadLettersAreBounded: the oldest of a target go, and no other target's.
+func TestNATSDeadLettersAreBounded(t *testing.T) {
+	n := openNATS(t, natstest.Start(t, 1, ""), func(o *journal.NATSOptions) { o.LeaseTime = time.Minute })
+	usable(t, n)
+	part := share(t, n).all(t)[0]
+	const kept, more = 10_000, 3
+	for target, number := range map[string]int{"crm": kept + more, "erp": 2} {
+		view := part.For(target)
+		_, err := view.OpenCursor(target)
+		require.NoError(t, err)
+		dead := make([]journal.DeadLetter, number)
+		for i := range dead {
+			dead[i].Record = record("e", "call")
+			dead[i].Record.Seq = uint64(i + 1)
+		}
+		for each := range slices.Chunk(dead, 1000) {
+			require.NoError(t, view.Save(target, journal.Progress{Dead: each}))
+		}
+	}
+	require.Eventually(t, func() bool { return n.State().DeadLetters == kept+more+2 }, patience, 20*time.Millisecond)
+	require.NoError(t, part.Trim(t.Context()))
+	letters, err := n.DeadLetters("crm", 0, 2*kept)
+	require.NoError(t, err)
+	require.Len(t, letters, kept)
+	require.EqualValues(t, more+1, letters[0].Record.Seq)
+	letters, err = n.DeadLetters("erp", 0, 10)
+	require.NoError(t, err)
+	require.Len(t, letters, 2)
+	letters, err = n.DeadLetters("crm", 4999, 1)
+	require.NoError(t, err)
+	require.Len(t, letters, 1)
+	require.EqualValues(t, 5000, letters[0].Record.Seq)
+}
+
+// TestNATSRemovedTargets are told of, come back where they were, and are forgotten after a day: until then they hold
+// what they did not get.
+func TestNATSRemovedTargets(t *testing.T) {
+	n := openNATS(t, natstest.Start(t, 1, ""), func(o *journal.NATSOptions) { o.Retention, o.LeaseTime = time.Nanosecond, time.Minute })
+	usable(t, n)
+	receipt, err := n.Append(t.Context(), record("e", "call"), nil)
+	require.NoError(t, err)
+	part := share(t, n).all(t)[journal.PartitionOf(journal.Head{ID: "e", Lane: "call"})]
+	crm, erp := part.For("crm"), part.For("erp")
+	for _, view := range []journal.Part{crm, erp} {
+		_, err := view.OpenCursor(map[journal.Part]string{crm: "crm", erp: "erp"}[view])
+		require.NoError(t, err)
+	}
+	require.NoError(t, erp.Save("erp", journal.Progress{Cursor: journal.Cursor{Floor: receipt.Seq}}))
+	require.NoError(t, crm.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: 0}}))
+	require.NoError(t, part.KeepCursors([]string{"erp"}))
+	require.NoError(t, crm.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: 0, Delivered: 3}}), "what it finished meanwhile")
+	require.NoError(t, part.Trim(t.Context()))
+	removed := n.State().Removed
+	require.Len(t, removed, 1)
+	require.Equal(t, "crm", removed[0].Name)
+	require.EqualValues(t, 1, removed[0].Pending)
+	require.WithinDuration(t, time.Now().Add(24*time.Hour), removed[0].Until, time.Minute)
+	_, err = n.Get(receipt.Seq)
+	require.NoError(t, err)
+
+	require.NoError(t, part.KeepCursors([]string{"crm", "erp"}))
+	require.NoError(t, part.Trim(t.Context()))
+	require.Empty(t, n.State().Removed)
+	require.NoError(t, part.KeepCursors([]string{"erp"}))
+	n.Age(t, part, "crm", 25*time.Hour)
+	require.NoError(t, part.Trim(t.Context()))
+	require.Empty(t, n.State().Removed)
+	again := openNATS(t, nil, func(o *journal.NATSOptions) { o.URL = n.URL() })
+	usable(t, again)
+	_, err = again.Get(receipt.Seq)
+	require.ErrorIs(t, err, journal.ErrNotFound, "the forgotten target holds nothing any more")
 }
 
 // TestNATSIsFull, gone, and refuses: each is said, at once, and heals by itself.
@@ -346,10 +456,92 @@ func TestNATSTroubles(t *testing.T) {
 		return strings.Contains(err.Error(), "not reached") && time.Since(began) < time.Second
 	}, patience, 50*time.Millisecond, "refused at once")
 	servers[0].Run()
-	require.Eventually(t, func() bool { return n.Problem() == nil }, patience, 50*time.Millisecond)
+	usable(t, n)
 
 	_, err = journal.OpenNATS(journal.NATSOptions{Namespace: "a", Webhook: "b", URL: "nats://127.0.0.1:1", NKey: "nonsense", Log: slog.New(slog.DiscardHandler)})
 	require.ErrorContains(t, err, "expected an NKey's seed")
+}
+
+// TestNATSWithoutAQuorum: one server of three still answers; that nothing can be kept is said, and soon at once.
+func TestNATSWithoutAQuorum(t *testing.T) {
+	servers := natstest.Start(t, 3, "")
+	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas = 3 })
+	usable(t, n)
+	_, err := n.Append(t.Context(), record("a", "c"), nil)
+	require.NoError(t, err)
+	servers[0].Signal(syscall.SIGSTOP)
+	servers[1].Signal(syscall.SIGSTOP)
+	_, err = n.Append(t.Context(), record("b", "c"), nil)
+	require.ErrorIs(t, err, journal.ErrUnavailable)
+	require.Eventually(t, func() bool { return n.Problem() != nil }, patience, 50*time.Millisecond)
+	require.ErrorContains(t, n.Problem(), "quorum")
+	servers[0].Signal(syscall.SIGCONT)
+	servers[1].Signal(syscall.SIGCONT)
+	usable(t, n)
+	require.Eventually(t, func() bool {
+		_, err := n.Append(t.Context(), record("d", "c"), nil)
+		return err == nil
+	}, patience, 50*time.Millisecond)
+}
+
+// TestNATSLeaderIsAway: what comes while the stream has no leader waits for another one, and is kept once, also when
+// the former leader comes back with what was sent to it.
+func TestNATSLeaderIsAway(t *testing.T) {
+	for range 3 { // servers that vote for different ones may take longer than is waited for
+		if leaderIsAway(t) {
+			return
+		}
+	}
+	require.Fail(t, "nothing is waited for")
+}
+
+// leaderIsAway says whether all was kept that came meanwhile.
+func leaderIsAway(t *testing.T) (kept bool) {
+	t.Helper()
+	servers := natstest.Start(t, 3, "")
+	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas = 3 })
+	usable(t, n)
+	key := journal.RepeatKey{7}
+	keep := func(id string, key *journal.RepeatKey) (journal.Receipt, bool) {
+		receipt, err := n.Append(t.Context(), record(id, "c"), key)
+		if err != nil {
+			require.ErrorIs(t, err, journal.ErrUnavailable)
+			t.Log(err)
+		}
+		return receipt, err == nil
+	}
+	if _, kept = keep("a", nil); !kept {
+		return false
+	}
+	leader := servers[natstest.Leader(t, servers, "pbxhook_crm_callcenter")]
+	leader.Signal(syscall.SIGSTOP)
+	for _, id := range []string{"b", "d"} {
+		if _, kept = keep(id, nil); !kept {
+			return false
+		}
+	}
+	first, kept := keep("e", &key)
+	if !kept {
+		return false
+	}
+	require.False(t, first.Repeat)
+	leader.Signal(syscall.SIGCONT)
+	time.Sleep(2 * time.Second) // it hands on what it finds
+	again, kept := keep("f", &key)
+	if !kept {
+		return false
+	}
+	require.True(t, again.Repeat)
+	require.Equal(t, "e", again.ID)
+	usable(t, n)
+	heads, err := n.Heads(0, 10)
+	require.NoError(t, err)
+	var ids []string
+	for _, h := range heads {
+		ids = append(ids, h.ID)
+	}
+	require.Equal(t, []string{"a", "b", "d", "e"}, ids)
+	return true
 }
 
 // TestNATSDropped: nothing is left, and to drop it once more is no error.
@@ -448,5 +640,149 @@ func TestNATSCredentials(t *testing.T) {
 			require.NotContains(t, n.Problem().Error(), "s3cret")
 			t.Log(n.Problem())
 		})
+	}
+}
+
+// TestNATSReadsWhatAServerLacks: one that lags behind answers reads too. What it does not have yet is not gone.
+func TestNATSReadsWhatAServerLacks(t *testing.T) {
+	servers := natstest.Start(t, 3, "")
+	replicated := func(servers []*natstest.Server) *journal.NATS {
+		n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas, o.MaxBytes = 3, 256<<20 })
+		usable(t, n)
+		return n
+	}
+	replicated(servers)
+	lagging := (natstest.Leader(t, servers, "pbxhook_crm_callcenter") + 1) % len(servers)
+	leading := replicated(append(servers[:lagging:lagging], servers[lagging+1:]...))
+	behind := replicated(servers[lagging : lagging+1])
+	r := record("e", "call")
+	r.Request.Body = []byte(strings.Repeat("x", 8<<10))
+	servers[lagging].Signal(syscall.SIGSTOP)
+	const events = 20000
+	var appended sync.WaitGroup
+	for range 20 {
+		appended.Go(func() {
+			for range events / 20 {
+				_, err := leading.Append(t.Context(), r, nil)
+				require.NoError(t, err)
+			}
+		})
+	}
+	appended.Wait()
+	got := make(chan error, 50)
+	for range cap(got) {
+		go func() {
+			_, err := behind.Get(events)
+			got <- err
+		}()
+	}
+	time.Sleep(100 * time.Millisecond) // they wait for the server, which answers them before it has caught up
+	servers[lagging].Signal(syscall.SIGCONT)
+	for range cap(got) {
+		require.NoError(t, <-got)
+	}
+	require.Eventually(t, func() bool {
+		_, err := behind.Get(events + 1)
+		return errors.Is(err, journal.ErrNotFound)
+	}, patience, 100*time.Millisecond, "once there is a leader again that can say so")
+}
+
+// TestNATSAccountsAndDomains: JetStream of another account, of a domain behind a leaf node, and of an account whose
+// users come with a creds file.
+func TestNATSAccountsAndDomains(t *testing.T) {
+	hub, leaf := filepath.Join(t.TempDir(), "js"), loopback.Free(t)
+	operator, account, creds := jwtUser(t)
+	for name, tt := range map[string]struct {
+		conf, leaf string
+		change     func(o *journal.NATSOptions)
+	}{
+		"account": {conf: `accounts {
+			JS: { jetstream: enabled, users: [{user: js, password: js}], exports: [
+				{service: "$JS.API.>", response: stream}, {service: "$KV.>"}, {service: "pbxhook.>"}] }
+			PBX: { users: [{user: pbx, password: s3cret}], imports: [
+				{service: {account: JS, subject: "$JS.API.>"}, to: "JS.storage.API.>"},
+				{service: {account: JS, subject: "$KV.>"}, to: "JS.storage.API.$KV.>"},
+				{service: {account: JS, subject: "pbxhook.>"}}] }
+		}`, change: func(o *journal.NATSOptions) { o.User, o.Password, o.Account = "pbx", "s3cret", "storage" }},
+		"domain": {
+			conf:   fmt.Sprintf("jetstream { store_dir: %q, domain: hub }\nleafnodes { listen: %q }", hub, leaf),
+			leaf:   fmt.Sprintf("jetstream: false\nleafnodes { remotes: [{ url: \"nats-leaf://%s\" }] }", leaf),
+			change: func(o *journal.NATSOptions) { o.Domain = "hub" },
+		},
+		"creds file": {conf: operator + account, change: func(o *journal.NATSOptions) { o.Creds = creds }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			servers := natstest.Start(t, 1, tt.conf)
+			if tt.leaf != "" {
+				servers = natstest.Start(t, 1, tt.leaf)
+			}
+			n := openNATS(t, servers, tt.change)
+			usable(t, n)
+			part := share(t, n).all(t)[0]
+			receipt, err := n.Append(t.Context(), record("e", "c"), nil)
+			require.NoError(t, err)
+			other := openNATS(t, servers, tt.change)
+			usable(t, other)
+			got, err := other.Get(receipt.Seq)
+			require.NoError(t, err)
+			require.Equal(t, "e", got.ID)
+			view := part.For("crm")
+			_, err = view.OpenCursor("crm")
+			require.NoError(t, err)
+			letter := journal.DeadLetter{Record: got}
+			require.NoError(t, view.Save("crm", journal.Progress{Dead: []journal.DeadLetter{letter}, Attempts: []journal.Attempt{{Seq: receipt.Seq}}}))
+			letters, err := other.DeadLetters("crm", 0, 10)
+			require.NoError(t, err)
+			require.Len(t, letters, 1)
+			require.Eventually(t, func() bool { return other.State().DeadLetters == 1 && other.State().Logged == 1 }, patience, 20*time.Millisecond)
+			heads, err := other.Heads(0, 10)
+			require.NoError(t, err)
+			require.Len(t, heads, 1)
+		})
+	}
+}
+
+// jwtUser makes an operator, an account with JetStream, and a user's creds file.
+func jwtUser(t *testing.T) (operator, account string, creds []byte) {
+	t.Helper()
+	pair := func(make func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+		p, err := make()
+		require.NoError(t, err)
+		public, err := p.PublicKey()
+		require.NoError(t, err)
+		return p, public
+	}
+	operatorPair, operatorKey := pair(nkeys.CreateOperator)
+	accountPair, accountKey := pair(nkeys.CreateAccount)
+	_, systemKey := pair(nkeys.CreateAccount)
+	userPair, userKey := pair(nkeys.CreateUser)
+	oc := jwt.NewOperatorClaims(operatorKey)
+	oc.SystemAccount = systemKey
+	operatorJWT, err := oc.Encode(operatorPair)
+	require.NoError(t, err)
+	ac := jwt.NewAccountClaims(accountKey)
+	ac.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1, MaxBytesRequired: false}
+	accountJWT, err := ac.Encode(operatorPair)
+	require.NoError(t, err)
+	systemJWT, err := jwt.NewAccountClaims(systemKey).Encode(operatorPair)
+	require.NoError(t, err)
+	userJWT, err := jwt.NewUserClaims(userKey).Encode(accountPair)
+	require.NoError(t, err)
+	seed, err := userPair.Seed()
+	require.NoError(t, err)
+	creds, err = jwt.FormatUserConfig(userJWT, seed)
+	require.NoError(t, err)
+	return fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\n", operatorJWT, systemKey),
+		fmt.Sprintf("resolver_preload { %s: %s, %s: %s }\n", accountKey, accountJWT, systemKey, systemJWT), creds
+}
+
+// TestNATSServersThatAreTooOld are told from others, whatever stands behind their version.
+func TestNATSServersThatAreTooOld(t *testing.T) {
+	for version, tooOld := range map[string]bool{
+		"2.10.29": true, "2.9.0": true, "1.4.1": true, "": true, "nonsense": true, "2.10.99-RC.1": true,
+		"2.11.0": false, "2.11.0-RC.1": false, "2.15.2": false, "2.100.0": false, "3.0.0": false,
+	} {
+		require.Equal(t, tooOld, journal.Older(version, "2.11.0"), version)
 	}
 }

@@ -75,17 +75,18 @@ func (r *repeats) find(key RepeatKey, now time.Time) (repeat, bool) {
 	return first, ok && now.Sub(first.at) < repeatAge
 }
 
-func (r *repeats) add(bucket *bbolt.Bucket, key RepeatKey, first repeat) error {
-	data, err := json.Marshal(storedRepeat{Key: key[:], ID: first.id, Type: first.kind, At: first.at})
+func (r *repeats) add(key RepeatKey, first repeat) {
+	r.remember(key, first)
+	r.added++
+}
+
+// store writes a repeat into the file.
+func (r *repeat) store(bucket *bbolt.Bucket, key RepeatKey) error {
+	data, err := json.Marshal(storedRepeat{Key: key[:], ID: r.id, Type: r.kind, At: r.at})
 	if err != nil {
 		return err
 	}
-	if err := bucket.Put(keyOf(first.seq), data); err != nil {
-		return err
-	}
-	r.remember(key, first)
-	r.added++
-	return nil
+	return bucket.Put(keyOf(r.seq), data)
 }
 
 // expire forgets what is too old or too much.

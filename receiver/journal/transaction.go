@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-
-	"github.com/pbxhook/pbxhook/receiver/event"
 )
 
 // transaction is what one commit changes: the file through Tx, and counters, which take effect when
@@ -17,6 +15,7 @@ type transaction struct {
 	counters *counters
 	now      time.Time
 	noSpace  error // why no event may be added
+	full     error // why the last one was not
 	added    []*Record
 	gone     []uint64 // events that are not kept any more
 	logged   []Attempt
@@ -24,47 +23,43 @@ type transaction struct {
 
 func (t *transaction) bucket(name string) *bbolt.Bucket { return t.Bucket([]byte(name)) }
 
-// append adds an event, unless it is a repeat or there is no room: refused says so.
-func (t *transaction) append(r *Record, key *RepeatKey) (receipt Receipt, refused, err error) {
-	if key != nil {
-		if first, ok := t.journal.repeats.find(*key, t.now); ok {
-			t.counters.Repeated++
-			return Receipt{Seq: first.seq, ID: first.id, Type: first.kind, Repeat: true}, nil, nil
-		}
+// append adds an event, unless it is a repeat or there is no room: e says what became of it.
+func (t *transaction) append(e *newEvent) error {
+	receipt, known := t.journal.known(t.counters, e.key, t.now)
+	if known {
+		e.receipt = receipt
+		return nil
 	}
-	seq := t.counters.LastSeq + 1
-	data := encode(seq, r)
-	size := int64(len(data) + recordOverhead)
+	e.receipt = Receipt{} // the log ahead may have had no room for it
+	data := encode(t.counters.LastSeq+1, e.record)
 	if t.noSpace != nil {
-		return Receipt{}, t.noSpace, nil
+		e.refused = t.noSpace
+		return nil
 	}
-	if t.counters.Bytes+size > t.journal.options.MaxBytes {
-		return Receipt{}, fmt.Errorf("%w: %d MiB are kept, %d are allowed", ErrFull, t.counters.Bytes>>20, t.journal.options.MaxBytes>>20), nil
+	if t.counters.Bytes+keptSize(data) > t.journal.options.MaxBytes {
+		t.full = fmt.Errorf("%w: %d MiB are kept, %d are allowed", ErrFull, t.counters.Bytes>>20, t.journal.options.MaxBytes>>20)
+		e.refused = t.full
+		return nil
 	}
+	taken := t.journal.take(t.counters, e, data, t.now)
+	t.added = append(t.added, e.record)
+	return t.put(&taken)
+}
+
+// put writes an event that was counted.
+func (t *transaction) put(e *aheadEvent) error {
 	events := t.bucket(bucketEvents)
 	events.FillPercent = 0.9 // keys only grow
-	if err := events.Put(keyOf(seq), data); err != nil {
-		return Receipt{}, nil, fmt.Errorf("add an event: %w", err)
+	if err := events.Put(keyOf(e.seq), e.data); err != nil {
+		return fmt.Errorf("add an event: %w", err)
 	}
-	if key != nil {
-		if err := t.journal.repeats.add(t.bucket(bucketRepeats), *key, repeat{seq: seq, id: r.ID, kind: r.Type, at: t.now}); err != nil {
-			return Receipt{}, nil, fmt.Errorf("remember an event: %w", err)
-		}
+	if e.key == nil {
+		return nil
 	}
-	r.Seq = seq
-	t.added = append(t.added, r)
-	t.counters.LastSeq, t.counters.LastReceived = seq, r.Request.ReceivedAt
-	t.counters.Received++
-	t.counters.Events++
-	t.counters.Bytes += size
-	if r.Type == event.Unparsed {
-		t.counters.Unparsed++
+	if err := e.first.store(t.bucket(bucketRepeats), *e.key); err != nil {
+		return fmt.Errorf("remember an event: %w", err)
 	}
-	if r.OtherVersion != "" {
-		t.counters.OtherVersion++
-		t.counters.LastOtherVersion = r.OtherVersion
-	}
-	return Receipt{Seq: seq, ID: r.ID, Type: r.Type}, nil, nil
+	return nil
 }
 
 func (t *transaction) saveCursor(target string, c Cursor) error {
@@ -168,11 +163,14 @@ func (t *transaction) exhume(target string, bucket *bbolt.Bucket) error {
 	return nil
 }
 
+// trimFrom is from how many bytes on room is made.
+func (b *Bolt) trimFrom() int64 { return int64(trimAbove * float64(b.options.MaxBytes)) }
+
 // trim makes room: events that every target is done with go, when they are older than the retention
 // and, from 80 % of MaxBytes on, the oldest first. all also looks for old ones, and is for times
 // when nothing waits.
 func (t *transaction) trim(all bool) error {
-	limit := int64(trimAbove * float64(t.journal.options.MaxBytes))
+	limit := t.journal.trimFrom()
 	if !all && t.counters.Bytes <= limit {
 		return nil
 	}
@@ -212,7 +210,7 @@ func (t *transaction) trim(all bool) error {
 			}
 		}
 		t.gone = append(t.gone, seq)
-		bytes += int64(len(data) + recordOverhead)
+		bytes += keptSize(data)
 	}
 	for _, seq := range t.gone {
 		if err := events.Delete(keyOf(seq)); err != nil {

@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/pbxhook/pbxhook/test/loopback"
 )
@@ -26,27 +29,43 @@ type Server struct {
 	program string
 	conf    string
 	cmd     *exec.Cmd
+	link    *link // nil where it is on loopback
 }
 
 // Start starts a number of servers, a cluster when there is more than one, with JetStream on the disk. extra is more
 // of their configuration. The test is skipped where there is no nats-server.
 func Start(t testing.TB, number int, extra string) []*Server {
 	t.Helper()
+	places := make([]place, number)
+	for i := range places {
+		places[i] = place{client: loopback.Free(t), route: loopback.Free(t)}
+	}
+	return start(t, places, extra)
+}
+
+// place is where a server is: addresses for clients and for other servers.
+type place struct {
+	client, route string
+	link          *link
+}
+
+func start(t testing.TB, places []place, extra string) []*Server {
+	t.Helper()
 	program := os.Getenv("PBXHOOK_NATS_SERVER")
 	if program == "" {
 		t.Skip("no nats-server: set PBXHOOK_NATS_SERVER to one, as make test does by hack/nats-server")
 	}
-	routes := make([]string, number)
-	for i := range routes {
-		routes[i] = loopback.Free(t)
+	var routes []string
+	for _, p := range places {
+		routes = append(routes, "nats://"+p.route)
 	}
-	servers := make([]*Server, number)
-	for i := range servers {
+	servers := make([]*Server, len(places))
+	for i, p := range places {
 		folder := t.TempDir()
-		s := &Server{t: t, Address: loopback.Free(t), program: program, conf: filepath.Join(folder, "nats.conf")}
-		text := fmt.Sprintf("server_name: n%d\nlisten: %q\njetstream { store_dir: %q }\n%s\n", i, s.Address, filepath.Join(folder, "js"), extra)
-		if number > 1 {
-			text += fmt.Sprintf("cluster { name: test, listen: %q, routes: [%s] }\n", routes[i], "nats://"+strings.Join(routes, ", nats://"))
+		s := &Server{t: t, Address: p.client, program: program, conf: filepath.Join(folder, "nats.conf"), link: p.link}
+		text := fmt.Sprintf("server_name: n%d\n%sjetstream { store_dir: %q }\n%s\n", i, s.listens(p.client), filepath.Join(folder, "js"), extra)
+		if len(places) > 1 {
+			text += fmt.Sprintf("cluster { name: test, %s, routes: [%s] }\n", strings.ReplaceAll(s.listens(p.route), "\n", ""), strings.Join(routes, ", "))
 		}
 		require.NoError(t, os.WriteFile(s.conf, []byte(text), 0o600))
 		servers[i] = s
@@ -67,6 +86,22 @@ func URL(servers []*Server) string {
 	return strings.Join(all, ",")
 }
 
+// Leader is the server that leads a stream.
+func Leader(t testing.TB, servers []*Server, stream string) int {
+	t.Helper()
+	conn, err := nats.Connect(URL(servers))
+	require.NoError(t, err)
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	require.NoError(t, err)
+	found, err := js.Stream(t.Context(), stream)
+	require.NoError(t, err)
+	var n int
+	_, err = fmt.Sscanf(found.CachedInfo().Cluster.Leader, "n%d", &n)
+	require.NoError(t, err)
+	return n
+}
+
 // Run starts it, and waits until it takes connections.
 func (s *Server) Run() {
 	s.t.Helper()
@@ -74,8 +109,14 @@ func (s *Server) Run() {
 	require.NoError(s.t, err)
 	s.cmd = exec.Command(s.program, "-c", s.conf)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
+	if s.link != nil {
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	}
 	require.NoError(s.t, s.cmd.Start())
 	_ = log.Close() // it is the process's now
+	if s.link != nil {
+		s.link.connect(s.t, s.cmd.Process.Pid)
+	}
 	require.Eventually(s.t, func() bool {
 		c, err := net.Dial("tcp", s.Address)
 		if err != nil {
@@ -94,8 +135,11 @@ func (s *Server) Kill() {
 	}
 }
 
-// Signal sends it one, such as SIGSTOP.
+// Signal sends it one, such as SIGSTOP, after which it stands still: on a busy machine that takes a moment.
 func (s *Server) Signal(signal syscall.Signal) {
 	s.t.Helper()
 	require.NoError(s.t, s.cmd.Process.Signal(signal))
+	if signal == syscall.SIGSTOP {
+		require.NoError(s.t, unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil))
+	}
 }

@@ -1,0 +1,366 @@
+package journal
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+)
+
+// NATSOptions of a journal in JetStream.
+type NATSOptions struct {
+	Namespace, Webhook   string // whose it is: they make its names
+	URL                  string // of one or more servers, separated by commas
+	Account, Domain      string // of JetStream; empty: the connection's own
+	Replicas             int
+	MaxBytes             int64
+	Retention            time.Duration // of delivered events
+	User, Password       string
+	Token                string
+	NKey                 string // seed
+	Creds                []byte // a creds file: JWT and seed
+	TLS                  *tls.Config
+	Lacking              error  // why the servers cannot be connected to: something is missing that may come yet
+	Receiver             string // name of this receiver, for people
+	Log                  *slog.Logger
+	LeaseTime, LeaseBeat time.Duration // 0: 5 s and 1.25 s
+}
+
+// OpenNATS connects to NATS, and sets up what the journal needs there as soon as it answers. Errors are those
+// of options that cannot be used.
+func OpenNATS(options NATSOptions) (*NATS, error) {
+	if options.LeaseTime == 0 {
+		options.LeaseTime, options.LeaseBeat = leaseTime, leaseBeat
+	}
+	if options.MaxBytes == 0 {
+		options.MaxBytes = 10 << 30
+	}
+	if options.Retention == 0 {
+		options.Retention = 72 * time.Hour
+	}
+	n := &NATS{options: options, id: newOwner(), parts: map[int]*natsPart{}, problem: errors.New("not connected yet"), heard: time.Now()}
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	if options.Lacking != nil { // another journal takes its place when it is there
+		n.problem = options.Lacking
+		return n, nil
+	}
+	connect, err := n.connectOptions()
+	if err != nil {
+		return nil, err
+	}
+	if n.conn, err = nats.Connect(options.URL, connect...); err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", plainNATS(err))
+	}
+	n.api = apiOf(&options)
+	if n.js, err = jetstream.NewWithAPIPrefix(n.conn, n.api, jetstream.WithDefaultTimeout(natsTimeout)); err != nil {
+		n.conn.Close()
+		return nil, fmt.Errorf("use JetStream: %w", plainNATS(err))
+	}
+	n.done.Go(n.maintain)
+	return n, nil
+}
+
+// apiOf is the prefix of JetStream's API.
+func apiOf(o *NATSOptions) string {
+	switch {
+	case o.Domain != "":
+		return "$JS." + o.Domain + ".API"
+	case o.Account != "":
+		return "JS." + o.Account + ".API"
+	}
+	return "$JS.API"
+}
+
+// plainNATS is an error without the servers' addresses, which may carry a password.
+func plainNATS(err error) error {
+	if strings.Contains(err.Error(), "@") {
+		return errors.New("a connection to NATS could not be made")
+	}
+	return err
+}
+
+func (n *NATS) connectOptions() ([]nats.Option, error) {
+	o := &n.options
+	all := []nats.Option{
+		nats.Name("pbxhook " + o.Namespace + "/" + o.Webhook + " " + o.Receiver),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(natsRetry), nats.ReconnectBufSize(-1),
+		nats.Timeout(natsTimeout), nats.SetCustomDialer(n), nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.SyncQueueLen(2 * trimBatch), // for the answers to one request, which is made anew for each: 512 KiB by default
+		nats.FlusherTimeout(sendTime),    // who writes to a server that reads nothing more holds up all others
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				o.Log.Warn("NATS is not connected", "error", plainNATS(err))
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { o.Log.Info("NATS is connected again") }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { o.Log.Warn("NATS", "error", plainNATS(err)) }),
+	}
+	switch {
+	case len(o.Creds) > 0:
+		all = append(all, nats.UserCredentialBytes(o.Creds))
+	case o.NKey != "":
+		pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(o.NKey)))
+		if err != nil {
+			return nil, errors.New("expected an NKey's seed (SU…)") // err may show it
+		}
+		public, err := pair.PublicKey()
+		if err != nil {
+			return nil, errors.New("expected a user's NKey seed (SU…)")
+		}
+		all = append(all, nats.Nkey(public, pair.Sign))
+	case o.Token != "":
+		all = append(all, nats.Token(o.Token))
+	case o.User != "":
+		all = append(all, nats.UserInfo(o.User, o.Password))
+	}
+	if o.TLS != nil {
+		all = append(all, nats.Secure(o.TLS))
+	}
+	return all, nil
+}
+
+// Dial implements nats.CustomDialer.
+func (n *NATS) Dial(network, address string) (net.Conn, error) {
+	if n.cut.Load() {
+		return nil, errors.New("cut off")
+	}
+	return net.DialTimeout(network, address, natsTimeout)
+}
+
+// name is that of the stream and of the buckets; namespaces and webhooks have no underscore, so that two of
+// them never share one.
+func (n *NATS) name() string { return "pbxhook_" + n.options.Namespace + "_" + n.options.Webhook }
+
+// logStream has the delivery log.
+func (n *NATS) logStream() string { return n.name() + "_log" }
+
+func (n *NATS) subject(rest string) string {
+	return "pbxhook." + n.options.Namespace + "." + n.options.Webhook + "." + rest
+}
+
+func (n *NATS) partSubject(part int) string { return n.subject("p." + strconv.Itoa(part)) }
+
+// newSubject is where the receiver that has a partition hears of its new events.
+func (n *NATS) newSubject(part int) string { return n.subject("new." + strconv.Itoa(part)) }
+
+// partitionOf is where an event belongs: all of a lane are in one partition.
+func partitionOf(r *Record) int {
+	key := r.Lane
+	if key == "" {
+		key = r.ID
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key)) // never fails
+	return int(h.Sum32() % Partitions)
+}
+
+// PartitionOf is where an event belongs.
+func PartitionOf(h Head) int { return partitionOf(&Record{ID: h.ID, Lane: h.Lane}) }
+
+// maintain sets up what is needed, for as long as it takes, and then looks at the stream now and then.
+func (n *NATS) maintain() {
+	for n.ctx.Err() == nil {
+		err := n.setUp()
+		if err == nil {
+			break
+		}
+		n.mu.Lock()
+		if n.problem == nil || n.problem.Error() != err.Error() {
+			n.options.Log.Warn("the NATS journal cannot be used", "error", err)
+		}
+		n.problem = err
+		n.mu.Unlock()
+		n.pause(natsRetry)
+	}
+	for n.ctx.Err() == nil {
+		if err := n.note(); err != nil {
+			n.options.Log.Warn("the targets cannot be noted", "error", err)
+		}
+		n.look()
+		n.pause(natsPoll)
+	}
+}
+
+// Targets says which targets there are. No event is taken before each has a cursor in every partition, so that
+// none falls between a configuration and its first delivery, whichever receiver makes that.
+func (n *NATS) Targets(names []string) {
+	n.mu.Lock()
+	n.unnoted = names
+	n.mu.Unlock()
+	if n.Ready() {
+		_ = n.note() // else as soon as it can be done
+	}
+}
+
+// Ready is whether what the journal needs has been set up.
+func (n *NATS) Ready() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.kv != nil
+}
+
+// note makes the cursors that are missing.
+func (n *NATS) note() error {
+	n.mu.Lock()
+	targets := n.unnoted
+	n.mu.Unlock()
+	if len(targets) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, maxReadTime)
+	defer cancel()
+	info, err := n.info(ctx, n.name())
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	if err := n.eachCursor(ctx, "cursor.>", func(part int, target string, _ found) { there[cursorKey(part, target)] = true }); err != nil {
+		return err
+	}
+	for _, target := range targets {
+		for part := range Partitions {
+			if key := cursorKey(part, target); !there[key] {
+				if _, err := n.write(ctx, key, owned{Cursor: Cursor{Floor: info.State.LastSeq}}, 0); err != nil && !outdated(err) {
+					return err
+				}
+			}
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if slices.Equal(n.unnoted, targets) {
+		n.unnoted = nil
+	}
+	return nil
+}
+
+func (n *NATS) pause(d time.Duration) {
+	select {
+	case <-n.ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// setUp makes the stream and the buckets, or brings them up to date.
+func (n *NATS) setUp() error {
+	if !n.conn.IsConnected() {
+		return fmt.Errorf("NATS is not reached%s", because(n.conn.LastError()))
+	}
+	if version := n.conn.ConnectedServerVersion(); older(version, oldestServer) {
+		return fmt.Errorf("expected NATS servers from %s on, got %s: upgrade them", oldestServer, version)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, 2*natsTimeout)
+	defer cancel()
+	stream, err := n.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: n.name(), Description: "Events of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("p.*")},
+		Storage: jetstream.FileStorage, Replicas: n.options.Replicas, MaxBytes: n.options.MaxBytes, Discard: jetstream.DiscardNew,
+		Duplicates: repeatWindow, AllowDirect: true,
+	})
+	if err != nil {
+		return fmt.Errorf("make the stream %s: %w", n.name(), plainJetStream(err))
+	}
+	if _, err := n.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: n.logStream(), Description: "Delivery log of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("log.*")},
+		Storage: jetstream.FileStorage, Replicas: n.options.Replicas, MaxBytes: maxLogBytes, MaxAge: logAge, Discard: jetstream.DiscardOld, AllowDirect: true,
+	}); err != nil {
+		return fmt.Errorf("make the stream %s: %w", n.logStream(), plainJetStream(err))
+	}
+	kv, err := n.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: n.name(), Storage: jetstream.FileStorage, Replicas: n.options.Replicas, History: 1})
+	if err != nil {
+		return fmt.Errorf("make the bucket %s: %w", n.name(), plainJetStream(err))
+	}
+	letters, err := n.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: n.letterBucket(), Storage: jetstream.FileStorage, Replicas: n.options.Replicas, History: 1, TTL: deadLetterAge,
+	})
+	if err != nil {
+		return fmt.Errorf("make the bucket %s: %w", n.letterBucket(), plainJetStream(err))
+	}
+	leases, err := n.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: n.leaseBucket(), Storage: jetstream.FileStorage, Replicas: n.options.Replicas, History: 1, TTL: n.options.LeaseTime,
+	})
+	if err != nil {
+		return fmt.Errorf("make the bucket %s: %w", n.leaseBucket(), plainJetStream(err))
+	}
+	if _, err := n.conn.Subscribe(n.subject("wish.*"), n.hearWish); err != nil {
+		return fmt.Errorf("subscribe: %w", plainNATS(err))
+	}
+	info := stream.CachedInfo()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stream, n.kv, n.letters, n.leases, n.problem = stream, kv, letters, leases, nil
+	n.see(info)
+	return nil
+}
+
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	return ": " + plainNATS(err).Error()
+}
+
+// plainJetStream says what a person can do about an error of JetStream's.
+func plainJetStream(err error) error {
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
+		return fmt.Errorf("JetStream is not enabled, or not for this account: %w", err)
+	case errors.Is(err, nats.ErrPermissionViolation), errors.Is(err, nats.ErrAuthorization):
+		return fmt.Errorf("the credentials may not do this: %w", err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+		return fmt.Errorf("no answer in time: there may be no quorum, or the credentials may not use JetStream: %w", err)
+	}
+	return plainNATS(err)
+}
+
+// older is whether a version comes before another one.
+func older(version, than string) bool {
+	number := func(text string) (all [3]int) {
+		for i, part := range strings.SplitN(strings.SplitN(text, "-", 2)[0], ".", 3) {
+			all[i], _ = strconv.Atoi(part) // a version that is none counts as old
+		}
+		return all
+	}
+	a, b := number(version), number(than)
+	for i := range a {
+		if a[i] != b[i] {
+			return a[i] < b[i]
+		}
+	}
+	return false
+}
+
+// DropNATS deletes all that a journal in NATS has: its events, cursors, dead letters and delivery log. What is not there
+// is deleted already.
+func DropNATS(ctx context.Context, o NATSOptions) error {
+	n := &NATS{options: o}
+	connect, err := n.connectOptions()
+	if err != nil {
+		return err
+	}
+	connect = append(connect, nats.RetryOnFailedConnect(false))
+	if n.conn, err = nats.Connect(o.URL, connect...); err != nil {
+		return fmt.Errorf("connect to NATS: %w", plainNATS(err))
+	}
+	defer n.conn.Close()
+	js, err := jetstream.NewWithAPIPrefix(n.conn, apiOf(&o))
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", plainNATS(err))
+	}
+	for _, stream := range []string{n.logStream(), n.name(), "KV_" + n.name(), "KV_" + n.letterBucket(), "KV_" + n.leaseBucket()} {
+		if err := js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("delete the stream %s: %w", stream, plainJetStream(err))
+		}
+	}
+	return nil
+}

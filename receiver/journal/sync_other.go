@@ -1,0 +1,8 @@
+//go:build !linux
+
+package journal
+
+import "os"
+
+// syncData waits until what was written is on the disk.
+func syncData(file *os.File) error { return file.Sync() }
