@@ -32,8 +32,12 @@ func of[D any](live client.Object, desired *D) child {
 }
 
 // children are the objects of a webhook beside its Secret, in the order in which they are made.
-func (r *Reconciler) children(w *v1alpha1.PBXWebhook, replicas int32) ([]child, error) {
-	deployment, err := render.Deployment(w, r.Receiver, replicas)
+func (r *Reconciler) children(w *v1alpha1.PBXWebhook, seen *observation) ([]child, error) {
+	told, err := tell(w, seen.configuration.before)
+	if err != nil {
+		return nil, err
+	}
+	deployment, err := render.Deployment(told, r.Receiver, seen.replicas(w), seen.former)
 	if err != nil {
 		return nil, &stalledError{reason: v1alpha1.ReasonInvalidSpec, message: err.Error()}
 	}
@@ -65,7 +69,7 @@ func podMonitor() *unstructured.Unstructured {
 
 // applyChildren makes the objects of a webhook what they should be, and notes which it wrote.
 func (r *Reconciler) applyChildren(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) error {
-	children, err := r.children(w, seen.replicas(w))
+	children, err := r.children(w, seen)
 	if err != nil {
 		return err
 	}
@@ -88,6 +92,9 @@ func (r *Reconciler) applyChildren(ctx context.Context, w *v1alpha1.PBXWebhook, 
 func (o *observation) replicas(w *v1alpha1.PBXWebhook) int32 {
 	if o.draining {
 		return 1
+	}
+	if o.former != render.NoVolume {
+		return min(1, render.Replicas(w)) // an embedded journal has one owner
 	}
 	return render.Replicas(w)
 }

@@ -47,8 +47,6 @@ func (s *conditions) natsJournal(nats *v1alpha1.NATSJournal, report *statusz.Web
 	switch {
 	case report == nil:
 		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionUnknown, v1alpha1.ReasonReceiversUnreachable, "no receiver has said yet whether it reaches NATS")
-	case report.JournalProblem != "":
-		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalUnavailable, "events are answered 503: %s", report.JournalProblem)
 	case nats.Replicas < 3:
 		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonStream, "an accepted event survives the loss of every receiver, and not that of the one NATS server that keeps it")
 	default:
@@ -56,7 +54,18 @@ func (s *conditions) natsJournal(nats *v1alpha1.NATSJournal, report *statusz.Web
 	}
 }
 
-func (s *conditions) journal(report *statusz.Webhook) {
+func (s *conditions) journal(seen *observation) {
+	s.journalNow(seen.receivers.report)
+	if c := s.get(v1alpha1.ConditionJournalDurable); seen.moving && c.Reason != v1alpha1.ReasonJournalUnavailable {
+		s.set(c.Type, c.Status, v1alpha1.ReasonJournalMoving, "%s; %s", c.Message, movingMessage(seen))
+	}
+}
+
+func (s *conditions) journalNow(report *statusz.Webhook) {
+	if report != nil && report.JournalProblem != "" {
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalUnavailable, "events are answered 503: %s", report.JournalProblem)
+		return
+	}
 	if nats := s.webhook.Spec.Journal.NATS; nats != nil {
 		s.natsJournal(nats, report)
 		return
@@ -228,6 +237,10 @@ func (s *conditions) ready(seen *observation) {
 		if c.Reason == v1alpha1.ReasonProgressing || c.Reason == v1alpha1.ReasonConfigurationPending {
 			s.reconciling(c.Reason, "%s", c.Message)
 		}
+		return
+	}
+	if c := s.get(v1alpha1.ConditionJournalDurable); c.Reason == v1alpha1.ReasonJournalUnavailable {
+		s.set(v1alpha1.ConditionReady, metav1.ConditionFalse, c.Reason, "%s", c.Message)
 		return
 	}
 	if seen.exposure.blocks {

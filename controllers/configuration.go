@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,6 +30,8 @@ type configuration struct {
 	credentials *missing
 	certificate *missing
 	references  []missing
+	// before is the journal in NATS that the receivers had before; nil where there is none.
+	before *v1alpha1.NATSJournal
 }
 
 // missing is a value that a spec refers to and that is not there, or not whole.
@@ -50,6 +53,10 @@ type remembered struct {
 	// inputs are the versions of all that the configuration was made of, and of the Secret it went to.
 	inputs        string
 	configuration configuration
+	// drained is the configuration under which all of the journal before was delivered, and left how many dead
+	// letters were seen there.
+	drained string
+	left    int64
 	// status is the last one that was written, and countersAt when counters alone may be again.
 	status     *v1alpha1.PBXWebhookStatus
 	countersAt time.Time
@@ -85,7 +92,8 @@ func (m *memory) forget(name types.NamespacedName) {
 // the versions is another than last time.
 func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebhook) (configuration, error) {
 	known := r.known.get(w)
-	inputs, err := r.inputs(ctx, w)
+	before := known.configuration.before
+	told, inputs, err := r.inputs(ctx, w, before, known.drained)
 	if err != nil {
 		return configuration{}, err
 	}
@@ -97,10 +105,17 @@ func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebh
 	if err != nil {
 		return configuration{}, err
 	}
+	if now := journalBefore(w, live.Data[render.ManifestKey], known.drained); !equality.Semantic.DeepEqual(now, before) {
+		known.configuration.before = now // what it refers to is an input, too, and what is read must be newer than the inputs
+		r.known.put(w, known)
+		return r.applyConfiguration(ctx, w)
+	}
+	w = told
 	values, c, err := r.resolve(ctx, w, live)
 	if err != nil {
 		return configuration{}, err
 	}
+	c.before = before
 	manifest, err := render.Manifest(w, values)
 	if err != nil {
 		return configuration{}, err
@@ -143,9 +158,13 @@ func sameSecret(w *v1alpha1.PBXWebhook, live *corev1.Secret, manifest []byte) bo
 		live.Annotations[render.AnnotationConfig] == render.Hash(manifest)
 }
 
-// inputs are the versions of all that a configuration is made of.
-func (r *Reconciler) inputs(ctx context.Context, w *v1alpha1.PBXWebhook) (string, error) {
-	versions := fmt.Sprintf("generation %d", w.Generation)
+// inputs are the versions of all that a configuration is made of, for the webhook as its receivers are told of it.
+func (r *Reconciler) inputs(ctx context.Context, w *v1alpha1.PBXWebhook, before *v1alpha1.NATSJournal, drained string) (*v1alpha1.PBXWebhook, string, error) {
+	w, err := tell(w, before)
+	if err != nil {
+		return nil, "", err
+	}
+	versions := fmt.Sprintf("generation %d, drained %s", w.Generation, drained)
 	add := func(kind, name string) error {
 		meta := &metav1.PartialObjectMetadata{}
 		meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
@@ -157,20 +176,20 @@ func (r *Reconciler) inputs(ctx context.Context, w *v1alpha1.PBXWebhook) (string
 		return nil
 	}
 	if err := add("Secret", render.Name(w.Name)); err != nil {
-		return "", err
+		return nil, "", err
 	}
 	for _, source := range sources(w) {
 		if err := add(source.Kind, source.Name); err != nil {
-			return "", err
+			return nil, "", err
 		}
 	}
-	return versions, nil
+	return w, versions, nil
 }
 
 // sources are the distinct Secrets and ConfigMaps that a webhook refers to, in order.
 func sources(w *v1alpha1.PBXWebhook) []v1alpha1.Reference {
 	distinct := map[string]v1alpha1.Reference{}
-	for _, ref := range w.Spec.References() {
+	for _, ref := range w.References() {
 		distinct[render.Source(ref.Kind, ref.Name)] = ref
 	}
 	var list []v1alpha1.Reference
@@ -199,7 +218,7 @@ func (r *Reconciler) resolve(ctx context.Context, w *v1alpha1.PBXWebhook, own *c
 	if err != nil {
 		lastGood = nil // somebody edited it: it is written anew
 	}
-	for _, ref := range w.Spec.References() {
+	for _, ref := range w.References() {
 		source := render.Source(ref.Kind, ref.Name)
 		data, exists := values[source]
 		m := missing{reason: v1alpha1.ReasonSecretNotFound, message: fmt.Sprintf("%s: %s %s does not exist in namespace %s", ref.Field, ref.Kind, ref.Name, w.Namespace)}

@@ -239,7 +239,7 @@ func gatewayAPI(t *testing.T) {
 // install installs CustomResourceDefinitions in the API server, for as long as the test runs.
 func install(t *testing.T, path string) {
 	t.Helper()
-	options := envtest.CRDInstallOptions{Paths: []string{path}, ErrorIfPathMissing: true, MaxTime: time.Minute}
+	options := envtest.CRDInstallOptions{Paths: []string{path}, ErrorIfPathMissing: true, MaxTime: 2 * time.Minute}
 	crds, err := envtest.InstallCRDs(testenv.Config, options)
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -250,7 +250,7 @@ func install(t *testing.T, path string) {
 			require.Eventually(t, func() bool {
 				_, err := api.ApiextensionsV1().CustomResourceDefinitions().Get(context.Background(), crd.Name, metav1.GetOptions{})
 				return apierrors.IsNotFound(err)
-			}, patience, 50*time.Millisecond, "%s should be gone", crd.Name)
+			}, 6*patience, 50*time.Millisecond, "%s should be gone", crd.Name)
 		}
 	})
 }

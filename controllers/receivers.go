@@ -141,6 +141,8 @@ func merge(all, one *statusz.Webhook) *statusz.Webhook {
 	}
 	e.LastOtherVersion = cmp.Or(e.LastOtherVersion, o.LastOtherVersion)
 	all.JournalProblem = cmp.Or(all.JournalProblem, one.JournalProblem)
+	e.Draining += o.Draining
+	all.Draining = cmp.Or(all.Draining, one.Draining)
 	for _, t := range one.Targets {
 		i := slices.IndexFunc(all.Targets, func(known v1alpha1.TargetStatus) bool { return known.Name == t.Name })
 		if i < 0 {

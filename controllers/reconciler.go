@@ -106,7 +106,9 @@ type observation struct {
 	deployment    *appsv1.Deployment // nil while there is none
 	pods          []corev1.Pod
 	receivers     receivers
-	draining      bool // disabled, and delivering what an emptyDir still holds
+	draining      bool          // disabled, and delivering what an emptyDir still holds
+	moving        bool          // from a journal of one kind to one of another
+	former        render.Volume // of the embedded journal before, while it is needed
 	exposure      exposure
 	blocked       error // why the pass did not come to its end
 }
@@ -119,6 +121,9 @@ func (r *Reconciler) reconcile(ctx context.Context, w *v1alpha1.PBXWebhook, seen
 		return err
 	}
 	if err = r.askReceivers(ctx, w, seen); err != nil {
+		return err
+	}
+	if err = r.move(ctx, w, seen); err != nil {
 		return err
 	}
 	if err = r.nudge(ctx, seen); err != nil { // a child that cannot be made holds up no password
@@ -190,7 +195,9 @@ func (o *observation) again() time.Duration {
 		return pollRetry / 5
 	case o.blocked != nil:
 		return 0 // the queue's own backoff
-	case o.receivers.unreachable > 0 || o.exposure.blocks || o.draining, o.receivers.report != nil && o.receivers.report.JournalProblem != "":
+	case o.moving && o.receivers.drained():
+		return pollSoon
+	case o.receivers.unreachable > 0 || o.exposure.blocks || o.draining || o.moving, o.receivers.report != nil && o.receivers.report.JournalProblem != "":
 		return pollRetry
 	case o.receivers.available > 0 && (len(o.receivers.behind) > 0 || o.receivers.unrouted):
 		return pollSoon

@@ -61,7 +61,7 @@ func spoken(before, after *v1alpha1.PBXWebhookStatus) bool {
 		if s.Events != nil { // the first event is news, the next one is a count
 			s.Events = &v1alpha1.EventsStatus{
 				Received: min(s.Events.Received, 1), Rejected: min(s.Events.Rejected, 1), Unparsed: min(s.Events.Unparsed, 1),
-				OtherVersion: min(s.Events.OtherVersion, 1),
+				OtherVersion: min(s.Events.OtherVersion, 1), Draining: s.Events.Draining,
 			}
 		}
 		for i := range s.Targets {
@@ -99,7 +99,7 @@ func (r *Reconciler) announce(ctx context.Context, before, after *v1alpha1.PBXWe
 func summarize(w *v1alpha1.PBXWebhook, seen *observation, now metav1.Time) {
 	s := &conditions{webhook: w, now: now, held: map[string]bool{}}
 	w.Status.ObservedGeneration = w.Generation
-	s.journal(seen.receivers.report)
+	s.journal(seen)
 	if seen.blocked == nil {
 		w.Status.Address, w.Status.Endpoints = address(seen.exposure.url), endpoints(w, seen.exposure.url)
 		s.credentials(seen.configuration)

@@ -3,6 +3,7 @@ package render
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -22,6 +23,9 @@ const (
 
 	configFolder = "/etc/pbxhook"
 	dataFolder   = "/var/lib/pbxhook"
+
+	dataVolumeName = "data"
+	drainFirst     = "--drain-first"
 )
 
 var (
@@ -45,8 +49,13 @@ type Receiver struct {
 
 // Deployment runs the receiver. Its pod template does not depend on the configuration that
 // receivers reload: a changed target, password or certificate starts no pod.
-func Deployment(w *v1alpha1.PBXWebhook, receiver Receiver, replicas int32) (*appsv1ac.DeploymentApplyConfiguration, error) {
-	pod, err := podTemplate(w, receiver)
+// former is the volume of an embedded journal before the one in NATS, as long as it is needed.
+func Deployment(w *v1alpha1.PBXWebhook, receiver Receiver, replicas int32, former Volume) (*appsv1ac.DeploymentApplyConfiguration, error) {
+	volume := former
+	if w.Spec.Journal.NATS == nil {
+		volume = volumeOf(w)
+	}
+	pod, err := podTemplate(w, receiver, volume)
 	if err != nil {
 		return nil, err
 	}
@@ -60,21 +69,50 @@ func Deployment(w *v1alpha1.PBXWebhook, receiver Receiver, replicas int32) (*app
 			WithStrategy(appsv1ac.DeploymentStrategy().
 				WithType(appsv1.RollingUpdateDeploymentStrategyType).
 				WithRollingUpdate(appsv1ac.RollingUpdateDeployment().
-					WithMaxSurge(intstr.FromInt32(1)).WithMaxUnavailable(intstr.FromInt32(maxUnavailable(w))))).
+					WithMaxSurge(intstr.FromInt32(1)).WithMaxUnavailable(intstr.FromInt32(maxUnavailable(w, volume))))).
 			WithTemplate(pod)), nil
+}
+
+// Volume is what an embedded journal lies on.
+type Volume string
+
+// The volumes. A receiver whose journal is in NATS has none.
+const (
+	NoVolume       Volume = ""
+	ClaimVolume    Volume = "claim"
+	EmptyDirVolume Volume = "emptyDir"
+)
+
+func volumeOf(w *v1alpha1.PBXWebhook) Volume {
+	if NeedsClaim(w) {
+		return ClaimVolume
+	}
+	return EmptyDirVolume
+}
+
+// JournalVolume is what the embedded journal of a Deployment's receiver lies on.
+func JournalVolume(d *appsv1.Deployment) Volume {
+	pod := &d.Spec.Template.Spec
+	if slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == dataVolumeName && v.PersistentVolumeClaim != nil }) {
+		return ClaimVolume
+	}
+	if len(pod.Containers) > 0 && slices.Contains(pod.Containers[0].Args, drainFirst) {
+		return EmptyDirVolume
+	}
+	return NoVolume
 }
 
 // maxUnavailable is one for an embedded journal: the new pod is not ready before it has the journal's lock,
 // for which it waits beside the old one, which goes on accepting until it lets go. So the gap is as small
-// as the hand-over.
-func maxUnavailable(w *v1alpha1.PBXWebhook) int32 {
-	if w.Spec.Journal.NATS != nil {
+// as the hand-over. Receivers that have their journal in NATS stay until one with another is ready.
+func maxUnavailable(w *v1alpha1.PBXWebhook, volume Volume) int32 {
+	if volume == NoVolume || w.JournalBefore() != nil {
 		return 0
 	}
 	return 1
 }
 
-func podTemplate(w *v1alpha1.PBXWebhook, receiver Receiver) (*corev1ac.PodTemplateSpecApplyConfiguration, error) {
+func podTemplate(w *v1alpha1.PBXWebhook, receiver Receiver, volume Volume) (*corev1ac.PodTemplateSpecApplyConfiguration, error) {
 	security := corev1ac.PodSecurityContext().
 		WithRunAsNonRoot(true).
 		WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch).
@@ -87,9 +125,12 @@ func podTemplate(w *v1alpha1.PBXWebhook, receiver Receiver) (*corev1ac.PodTempla
 		WithEnableServiceLinks(false).
 		WithTerminationGracePeriodSeconds(gracePeriod).
 		WithSecurityContext(security).
-		WithContainers(container(w, receiver)).
+		WithContainers(container(w, receiver, volume)).
 		WithVolumes(corev1ac.Volume().WithName("config").
-			WithSecret(corev1ac.SecretVolumeSource().WithSecretName(Name(w.Name)).WithDefaultMode(0o440)), dataVolume(w))
+			WithSecret(corev1ac.SecretVolumeSource().WithSecretName(Name(w.Name)).WithDefaultMode(0o440)))
+	if volume != NoVolume {
+		spec.WithVolumes(dataVolume(w, volume))
+	}
 
 	template := corev1ac.PodTemplateSpec().WithSpec(spec)
 	if pod := w.Spec.Receiver.Pod; pod != nil {
@@ -109,16 +150,23 @@ func environment(variables []string) []*corev1ac.EnvVarApplyConfiguration {
 	return all
 }
 
-func container(w *v1alpha1.PBXWebhook, receiver Receiver) *corev1ac.ContainerApplyConfiguration {
+func container(w *v1alpha1.PBXWebhook, receiver Receiver, volume Volume) *corev1ac.ContainerApplyConfiguration {
 	probe := func(path string) *corev1ac.ProbeApplyConfiguration {
 		return corev1ac.Probe().WithHTTPGet(corev1ac.HTTPGetAction().WithPath(path).WithPort(intstr.FromString("metrics")))
 	}
 	port := func(name string, port int32) *corev1ac.ContainerPortApplyConfiguration {
 		return corev1ac.ContainerPort().WithName(name).WithContainerPort(port).WithProtocol(corev1.ProtocolTCP)
 	}
-	args := []string{"--config=" + configFolder + "/" + ManifestKey, "--data-dir=" + dataFolder}
-	if Volatile(w) {
-		args = append(args, "--drain-first") // what is not delivered goes with the pod
+	mounts := []*corev1ac.VolumeMountApplyConfiguration{corev1ac.VolumeMount().WithName("config").WithMountPath(configFolder).WithReadOnly(true)}
+	data := dataFolder
+	if volume == NoVolume {
+		data = "" // an embedded journal has no place here
+	} else {
+		mounts = append(mounts, corev1ac.VolumeMount().WithName(dataVolumeName).WithMountPath(dataFolder))
+	}
+	args := []string{"--config=" + configFolder + "/" + ManifestKey, "--data-dir=" + data}
+	if volume == EmptyDirVolume {
+		args = append(args, drainFirst) // what is not delivered goes with the pod
 	}
 	if receiver.DenyNetworks != "" {
 		args = append(args, "--deny-networks="+receiver.DenyNetworks)
@@ -139,14 +187,12 @@ func container(w *v1alpha1.PBXWebhook, receiver Receiver) *corev1ac.ContainerApp
 		WithSecurityContext(corev1ac.SecurityContext().
 			WithAllowPrivilegeEscalation(false).WithReadOnlyRootFilesystem(true).WithRunAsNonRoot(true).
 			WithCapabilities(corev1ac.Capabilities().WithDrop("ALL"))).
-		WithVolumeMounts(
-			corev1ac.VolumeMount().WithName("config").WithMountPath(configFolder).WithReadOnly(true),
-			corev1ac.VolumeMount().WithName("data").WithMountPath(dataFolder))
+		WithVolumeMounts(mounts...)
 }
 
-func dataVolume(w *v1alpha1.PBXWebhook) *corev1ac.VolumeApplyConfiguration {
-	volume := corev1ac.Volume().WithName("data")
-	if NeedsClaim(w) {
+func dataVolume(w *v1alpha1.PBXWebhook, kind Volume) *corev1ac.VolumeApplyConfiguration {
+	volume := corev1ac.Volume().WithName(dataVolumeName)
+	if kind == ClaimVolume {
 		return volume.WithPersistentVolumeClaim(corev1ac.PersistentVolumeClaimVolumeSource().WithClaimName(Name(w.Name)))
 	}
 	return volume.WithEmptyDir(corev1ac.EmptyDirVolumeSource())

@@ -89,7 +89,7 @@ func TestObjects(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := parse(t, tc.webhook)
 			tc.receiver.Image = "pbxhook:dev"
-			deployment, err := render.Deployment(w, tc.receiver, render.Replicas(w))
+			deployment, err := render.Deployment(w, tc.receiver, render.Replicas(w), render.NoVolume)
 			require.NoError(t, err)
 			manifest, err := render.Manifest(w, values())
 			require.NoError(t, err)
@@ -133,13 +133,13 @@ func TestManifestCarriesWhatIsReferredToAndNoMore(t *testing.T) {
 
 // TestPodsDoNotRollForWhatIsReloaded: a pod template that changed would start a pod.
 func TestPodsDoNotRollForWhatIsReloaded(t *testing.T) {
-	before, err := render.Deployment(parse(t, minimal), render.Receiver{Image: "a"}, 1)
+	before, err := render.Deployment(parse(t, minimal), render.Receiver{Image: "a"}, 1, render.NoVolume)
 	require.NoError(t, err)
 	w := parse(t, minimal)
 	w.Spec.Targets[0].URL = "http://another"
 	w.Spec.TimeZone = "Asia/Tehran"
 	w.Spec.Credentials = v1alpha1.Credentials{Anonymous: &v1alpha1.Anonymous{}}
-	after, err := render.Deployment(w, render.Receiver{Image: "a"}, 1)
+	after, err := render.Deployment(w, render.Receiver{Image: "a"}, 1, render.NoVolume)
 	require.NoError(t, err)
 	require.Equal(t, before.Spec.Template, after.Spec.Template)
 }

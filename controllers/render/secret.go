@@ -59,11 +59,15 @@ func Manifest(w *v1alpha1.PBXWebhook, values Values) ([]byte, error) {
 		spec.Journal.Embedded.Storage = v1alpha1.EmbeddedStorage{}
 	}
 	typeMeta := metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.Kind}
+	meta := metav1.ObjectMeta{Namespace: w.Namespace, Name: w.Name}
+	if before := w.Annotations[v1alpha1.AnnotationJournalBefore]; before != "" {
+		metav1.SetMetaDataAnnotation(&meta, v1alpha1.AnnotationJournalBefore, before)
+	}
 	documents := []any{struct {
 		metav1.TypeMeta   `json:",inline"`
 		metav1.ObjectMeta `json:"metadata"`
 		Spec              *v1alpha1.PBXWebhookSpec `json:"spec"`
-	}{typeMeta, metav1.ObjectMeta{Namespace: w.Namespace, Name: w.Name}, spec}}
+	}{typeMeta, meta, spec}}
 
 	wanted := wantedKeys(w)
 	for _, source := range slices.Sorted(maps.Keys(wanted)) {
@@ -100,7 +104,7 @@ func Manifest(w *v1alpha1.PBXWebhook, values Values) ([]byte, error) {
 
 func wantedKeys(w *v1alpha1.PBXWebhook) map[string]map[string]bool {
 	wanted := map[string]map[string]bool{}
-	for _, ref := range w.Spec.References() {
+	for _, ref := range w.References() {
 		source := Source(ref.Kind, ref.Name)
 		if wanted[source] == nil {
 			wanted[source] = map[string]bool{}
@@ -110,6 +114,16 @@ func wantedKeys(w *v1alpha1.PBXWebhook) map[string]map[string]bool {
 		}
 	}
 	return wanted
+}
+
+// ReadWebhook is the webhook of a manifest; nil where there is none that can be read.
+func ReadWebhook(manifest []byte) *v1alpha1.PBXWebhook {
+	document, err := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(manifest))).Read()
+	w := &v1alpha1.PBXWebhook{}
+	if err != nil || sigsyaml.Unmarshal(document, w) != nil || w.Kind != v1alpha1.Kind {
+		return nil
+	}
+	return w
 }
 
 // ReadValues are the values that a manifest carries.
