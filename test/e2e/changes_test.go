@@ -129,7 +129,7 @@ func TestRollingUpdate(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, status, answer)
 	time.Sleep(2 * time.Second)
 	l.stop()
-	t.Logf("the longest time between two accepted events: %s; accepted %d, refused %d", l.gap().Round(10*time.Millisecond), len(l.accepted), len(l.refused))
+	t.Logf("the longest time between two accepted events: %s; accepted %d, refused %d: %v", l.gap().Round(10*time.Millisecond), len(l.accepted), len(l.refused), l.reasons())
 	l.arrived("/simotel")
 }
 

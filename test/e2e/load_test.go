@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -31,13 +32,16 @@ type load struct {
 
 const senders = 16
 
+// dialer gives up soon on the address of a pod that is gone: all senders that wait for one would look like a gap.
+var dialer = net.Dialer{Timeout: time.Second}
+
 // startLoad sends to a webhook until stop.
 func (c *cluster) startLoad(webhook, password string, perSecond int) *load {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	l := &load{
 		c: c, url: c.service(webhook+"-receiver", 80) + "/hooks/" + c.namespace + "/" + webhook,
-		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: senders}},
+		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: senders, DialContext: dialer.DialContext}},
 		cancel: cancel, accepted: map[string]time.Time{},
 	}
 	l.password.Store(password)
@@ -94,6 +98,17 @@ func (l *load) send(n int) {
 		return
 	}
 	l.accepted[id] = time.Now()
+}
+
+// reasons counts what was answered to those who were refused, or why there was no answer.
+func (l *load) reasons() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]int{}
+	for _, answer := range l.refused {
+		all[answer[strings.LastIndex(answer, ": ")+1:]]++
+	}
+	return all
 }
 
 func (l *load) stop() {

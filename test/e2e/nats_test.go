@@ -10,6 +10,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// setUpWithNATS is setUp with NATS servers, and no webhook.
+func setUpWithNATS(t *testing.T) *cluster {
+	t.Helper()
+	image := os.Getenv("NATS_IMG")
+	if image == "" {
+		t.Skip("no image of NATS: load one and name it in NATS_IMG, as .ci/run does")
+	}
+	c := setUp(t)
+	c.kubectl("", "-n", c.namespace, "delete", "pbx", "--all", "--timeout=60s")
+	c.natsServers(image)
+	return c
+}
+
 // natsServers makes three NATS servers with JetStream in the namespace, as a Service nats.
 func (c *cluster) natsServers(image string) {
 	c.t.Helper()
@@ -55,13 +68,7 @@ spec:
 // TestReceiversOnNATS: three receivers share a journal; while all of them are replaced under load no request is
 // refused, and none lost; a lost NATS server changes nothing.
 func TestReceiversOnNATS(t *testing.T) {
-	image := os.Getenv("NATS_IMG")
-	if image == "" {
-		t.Skip("no image of NATS: load one and name it in NATS_IMG, as .ci/run does")
-	}
-	c := setUp(t)
-	c.kubectl("", "-n", c.namespace, "delete", "pbx", "--all", "--timeout=60s")
-	c.natsServers(image)
+	c := setUpWithNATS(t)
 	c.kubectl(fmt.Sprintf(`
 apiVersion: pbxhook.io/v1alpha1
 kind: PBXWebhook
@@ -102,4 +109,31 @@ spec:
 	})
 	require.Contains(t, c.jsonpath("pbx", "many", "{.metadata.finalizers}"), "pbxhook.io/journal")
 	c.kubectl("", "-n", c.namespace, "delete", "pbx", "many", "--timeout=90s") // the operator deletes the streams first
+}
+
+// TestJournalMoves: a webhook gets a journal in NATS and two receivers, and goes back, under load: no request is refused,
+// and none lost.
+func TestJournalMoves(t *testing.T) {
+	c := setUpWithNATS(t)
+	c.webhook("moves", toEcho)
+	c.wait("moves")
+	l := c.startLoad("moves", "right", 30)
+	time.Sleep(2 * time.Second)
+	change := func(spec, reason, ready string) {
+		t.Helper()
+		c.kubectl("", "-n", c.namespace, "patch", "pbx", "moves", "--type=merge", "-p", `{"spec":`+spec+`}`)
+		c.eventually("it has moved", func() bool {
+			_, is := c.condition("moves", "JournalDurable")
+			observed := c.jsonpath("pbx", "moves", "{.metadata.generation}") == c.jsonpath("pbx", "moves", "{.status.observedGeneration}")
+			return observed && is == reason && c.jsonpath("deployment", "moves-receiver", "{.status.readyReplicas} {.status.replicas}") == ready
+		})
+		c.wait("moves")
+		time.Sleep(3 * time.Second)
+	}
+	change(fmt.Sprintf(`{"journal":{"embedded":null,"nats":{"url":"nats://nats.%s.svc:4222","replicas":3,"maxBytes":"64Mi"}},"receiver":{"replicas":2}}`, c.namespace), "Stream", "2 2")
+	change(`{"journal":{"nats":null,"embedded":{"storage":{"emptyDir":{}}}},"receiver":{"replicas":1}}`, "EmptyDir", "1 1")
+	l.stop()
+	t.Logf("accepted %d, refused %d, the longest time between two accepted events: %s", len(l.accepted), len(l.refused), l.gap().Round(10*time.Millisecond))
+	l.arrived("/moves")
+	require.Empty(t, l.refused)
 }

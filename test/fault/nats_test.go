@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
@@ -31,7 +29,12 @@ type several struct {
 
 func newSeveral(t *testing.T, receivers int) *several {
 	t.Helper()
-	s := &several{t: t, servers: natstest.Start(t, 3, "")}
+	return newSeveralOn(t, natstest.Start(t, 3, ""), receivers)
+}
+
+func newSeveralOn(t *testing.T, servers []*natstest.Server, receivers int) *several {
+	t.Helper()
+	s := &several{t: t, servers: servers}
 	target := loopback.Free(t)
 	for range receivers {
 		r := newSetup(t, quick)
@@ -93,8 +96,8 @@ func (s *several) load(perSecond int) (accepted *taken, stop func() (refused int
 
 func (s *several) requireAll(accepted *taken, refused int64) {
 	s.t.Helper()
-	repeats := s.sink.requireAll(s.t, accepted)
-	s.t.Logf("%d accepted, 0 lost, 0 out of order, %d repeated, %d refused", accepted.total, repeats, refused)
+	repeats, late := s.sink.requireAll(s.t, accepted)
+	s.t.Logf("%d accepted, 0 lost, 0 out of order, %d repeated, %d refused, %d of these came late", accepted.total, repeats, refused, late)
 	require.Greater(s.t, accepted.total, 1000)
 }
 
@@ -114,26 +117,14 @@ func TestNATSOneOfEverythingLost(t *testing.T) {
 	time.Sleep(8 * time.Second)
 	s.receivers[1].kill(syscall.SIGTERM)
 	s.receivers[1].start()
-	time.Sleep(10 * time.Second)
+	time.Sleep(20 * time.Second)
 	s.requireAll(accepted, stop())
 }
 
 // leader is the server that leads the stream.
 func (s *several) leader() int {
 	s.t.Helper()
-	conn, err := nats.Connect(natstest.URL(s.servers))
-	require.NoError(s.t, err)
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	require.NoError(s.t, err)
-	stream, err := js.Stream(s.t.Context(), "pbxhook_default_pbx")
-	require.NoError(s.t, err)
-	info, err := stream.Info(s.t.Context())
-	require.NoError(s.t, err)
-	var n int
-	_, err = fmt.Sscanf(info.Cluster.Leader, "n%d", &n)
-	require.NoError(s.t, err)
-	return n
+	return natstest.Leader(s.t, s.servers, "pbxhook_default_pbx")
 }
 
 // TestNATSLeaderPaused for 20 s: others take over, and all goes on.
@@ -146,6 +137,25 @@ func TestNATSLeaderPaused(t *testing.T) {
 	time.Sleep(20 * time.Second)
 	s.servers[leader].Signal(syscall.SIGCONT)
 	time.Sleep(5 * time.Second)
+	s.requireAll(accepted, stop())
+}
+
+// TestNATSServerCutOff from all others for 20 s, with its connections open: first the one that leads the stream, then
+// another one. It comes back with less than the others have.
+func TestNATSServerCutOff(t *testing.T) {
+	if !natstest.Alone(t) {
+		return
+	}
+	s := newSeveralOn(t, natstest.Apart(t, 3, ""), 3)
+	accepted, stop := s.load(200)
+	time.Sleep(3 * time.Second)
+	leader := s.leader()
+	for _, cut := range []*natstest.Server{s.servers[leader], s.servers[(leader+1)%3]} {
+		cut.Cut()
+		time.Sleep(20 * time.Second)
+		cut.Join()
+		time.Sleep(8 * time.Second)
+	}
 	s.requireAll(accepted, stop())
 }
 
