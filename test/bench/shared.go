@@ -17,6 +17,7 @@ import (
 // Shared is what several receivers do with one journal in NATS, as ratios to one of them, divided within each round.
 type Shared struct {
 	Receivers   int     `json:"receivers"`
+	Processors  int     `json:"processors"` // that each may use; 0: all
 	OfOne       float64 `json:"ofOneDelivered"`
 	OfEmbedded  float64 `json:"ofEmbeddedDelivered"`
 	CPUPerEvent float64 `json:"cpuMicrosPerEvent"` // of the receivers, without NATS
@@ -24,37 +25,52 @@ type Shared struct {
 
 const mostReceivers = 3
 
-// sharedCost compares one, two and three receivers on one NATS server, and one with an embedded journal.
+// sharedCost compares one, two and three receivers on one NATS server, and one with an embedded journal: receivers
+// that have one processor each, as pods have their share, and such that may use all.
 func sharedCost(ctx context.Context, o options) ([]Shared, error) {
-	ofOne, ofEmbedded, cpu := make([][]float64, mostReceivers), make([][]float64, mostReceivers), make([][]float64, mostReceivers)
+	var all []Shared
+	for _, processors := range []int{1, 0} {
+		for i := range mostReceivers {
+			all = append(all, Shared{Receivers: i + 1, Processors: processors})
+		}
+	}
+	ofOne, ofEmbedded, cpu := make([][]float64, len(all)), make([][]float64, len(all)), make([][]float64, len(all))
 	for round := range o.rounds {
 		embedded, err := drive(ctx, o, load{targets: 1, webhooks: 1, events: o.events, size: bodyBytes})
 		if err != nil {
 			return nil, err
 		}
 		one := 0.0
-		for i := range mostReceivers {
-			c, err := driveShared(ctx, o, i+1)
+		for i, s := range all {
+			c, err := driveShared(ctx, o, s.Receivers, s.Processors)
 			if err != nil {
 				return nil, err
 			}
-			if i == 0 {
+			if s.Receivers == 1 {
 				one = c.deliveredPerSecond
 			}
-			fmt.Printf("round %d: %d receivers on NATS %6.0f delivered/s, %4.0f µs CPU an event; embedded %6.0f\n", round+1, i+1, c.deliveredPerSecond, c.cpuMicros, embedded.deliveredPerSecond)
+			fmt.Printf("round %d: %d receivers on NATS, %s, %6.0f delivered/s, %4.0f µs CPU an event; embedded %6.0f\n",
+				round+1, s.Receivers, s.Each(), c.deliveredPerSecond, c.cpuMicros, embedded.deliveredPerSecond)
 			ofOne[i], ofEmbedded[i] = append(ofOne[i], c.deliveredPerSecond/one), append(ofEmbedded[i], c.deliveredPerSecond/embedded.deliveredPerSecond)
 			cpu[i] = append(cpu[i], c.cpuMicros)
 		}
 	}
-	var all []Shared
-	for i := range mostReceivers {
-		all = append(all, Shared{Receivers: i + 1, OfOne: middle(ofOne[i]), OfEmbedded: middle(ofEmbedded[i]), CPUPerEvent: middle(cpu[i])})
+	for i := range all {
+		all[i].OfOne, all[i].OfEmbedded, all[i].CPUPerEvent = middle(ofOne[i]), middle(ofEmbedded[i]), middle(cpu[i])
 	}
 	return all, nil
 }
 
+// Each says what processors a receiver may use.
+func (s Shared) Each() string {
+	if s.Processors == 0 {
+		return "all"
+	}
+	return fmt.Sprint(s.Processors, " each")
+}
+
 // driveShared has several receivers that share a journal do their work as fast as it goes.
-func driveShared(ctx context.Context, o options, receivers int) (result cost, err error) {
+func driveShared(ctx context.Context, o options, receivers, processors int) (result cost, err error) {
 	folder, release, err := ownFolder(o.folder, "shared")
 	if err != nil {
 		return result, err
@@ -86,7 +102,7 @@ func driveShared(ctx context.Context, o options, receivers int) (result cost, er
 		if err := os.Mkdir(own, 0o700); err != nil {
 			return result, fmt.Errorf("make a folder: %w", err)
 		}
-		url, started, err := startPbxhook(ctx, o.programs.receiver, own, setup{targets: []string{target.address(0)}, nats: "nats://" + broker})
+		url, started, err := startPbxhook(ctx, o.programs.receiver, own, setup{targets: []string{target.address(0)}, nats: "nats://" + broker, processors: processors})
 		all = append(all, started...)
 		if err != nil {
 			return result, err

@@ -103,11 +103,12 @@ http {
 
 // setup is what a receiver is told to do.
 type setup struct {
-	targets  []string
-	webhooks int    // 0: one
-	console  string // address of the console; empty: it has none
-	unlogged bool   // it keeps no delivery log
-	nats     string // URL of a NATS server that keeps its journal; empty: it is embedded
+	targets    []string
+	webhooks   int    // 0: one
+	console    string // address of the console; empty: it has none
+	unlogged   bool   // it keeps no delivery log
+	nats       string // URL of a NATS server that keeps its journal; empty: it is embedded
+	processors int    // that it may use; 0: all
 }
 
 // manifest has authentication and a filter expression on.
@@ -157,8 +158,12 @@ func startPbxhook(ctx context.Context, program, folder string, s setup) (string,
 	if err := os.WriteFile(file, []byte(s.manifest()), 0o600); err != nil {
 		return "", nil, fmt.Errorf("write the manifest: %w", err)
 	}
-	process, err := proc.Start(ctx, filepath.Join(folder, "receiver.log"), program, "--config", file, "--data-dir", dataDir(folder),
-		"--listen", address, "--metrics", metrics, "--admin", s.console, "--allow-networks", "127.0.0.0/8", "--linger", "0s", fmt.Sprintf("--no-delivery-log=%t", s.unlogged))
+	args := []string{"--config", file, "--data-dir", dataDir(folder), "--listen", address, "--metrics", metrics, "--admin", s.console,
+		"--allow-networks", "127.0.0.0/8", "--linger", "0s", fmt.Sprintf("--no-delivery-log=%t", s.unlogged)}
+	if s.processors > 0 {
+		program, args = "env", append([]string{fmt.Sprintf("GOMAXPROCS=%d", s.processors), program}, args...)
+	}
+	process, err := proc.Start(ctx, filepath.Join(folder, "receiver.log"), program, args...)
 	if err != nil {
 		return "", nil, err
 	}
