@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // world is a namespace with an operator at work in it, and this test as everything else: the user,
 // the kubelet, and the receivers.

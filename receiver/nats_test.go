@@ -201,7 +201,7 @@ func TestNATSAway(t *testing.T) {
 	r.eventually("refused", func() bool { return r.send("first") == http.StatusServiceUnavailable })
 	began := time.Now()
 	require.Equal(t, http.StatusServiceUnavailable, r.send("first"))
-	require.Less(t, time.Since(began), 2*time.Second, "at once: nothing is waited for")
+	require.Less(t, time.Since(began), 4*time.Second, "at once: it waits for no answer, which would take that long")
 	require.Contains(t, r.problem(), "not reached")
 	response, err := http.Get("http://" + r.status + "/readyz")
 	require.NoError(t, err)

@@ -28,7 +28,7 @@ import (
 	"github.com/pbxhook/pbxhook/test/loopback"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // target remembers which paths were posted to, and with which Authorization.
 type target struct {

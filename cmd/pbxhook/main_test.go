@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func run(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()

@@ -211,7 +211,7 @@ func TestEventsAreKeptBesideATransaction(t *testing.T) {
 			if outcome != nil {
 				require.ErrorIs(t, j.Problem(), outcome)
 			}
-			require.Eventually(t, func() bool { return j.Problem() == nil }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return j.Problem() == nil }, patience, 10*time.Millisecond)
 			appendAll(t, j, 3)
 			require.Len(t, ids(t, j), 10)
 			state = j.State()
@@ -377,7 +377,7 @@ func TestEventsReachTheFile(t *testing.T) {
 	require.Eventually(t, func() bool {
 		report, err := journal.Check(file)
 		return err == nil && report.Events == 3 && report.Ahead == 0
-	}, 30*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 }
 
 // FuzzLogAhead: whatever is in the log, it is refused or read, and nothing of the file is lost.

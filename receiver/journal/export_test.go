@@ -68,7 +68,7 @@ func (n *NATS) Replicas(t *testing.T) int {
 				all[info.Config.Replicas] = true
 			}
 			return err == nil
-		}, 30*time.Second, 50*time.Millisecond)
+		}, time.Minute, 50*time.Millisecond)
 	}
 	require.Len(t, all, 1)
 	for replicas := range all {

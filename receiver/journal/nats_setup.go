@@ -260,8 +260,7 @@ func (n *NATS) setUp() error {
 	if version := n.conn.ConnectedServerVersion(); older(version, oldestServer) {
 		return fmt.Errorf("expected NATS servers from %s on, got %s: upgrade them", oldestServer, version)
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, 2*natsTimeout)
-	defer cancel()
+	ctx := n.ctx // each request has its own limit: one sent before the servers have a leader is lost, and made anew
 	stream, err := n.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: n.name(), Description: "Events of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("p.*")},
 		Storage: jetstream.FileStorage, Replicas: n.options.Replicas, MaxBytes: n.options.MaxBytes, Discard: jetstream.DiscardNew,

@@ -27,7 +27,7 @@ import (
 
 var shots = flag.Bool("shots", false, "renew the screenshots of the docs")
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // browser is a tab, and what it complained about.
 type browser struct {

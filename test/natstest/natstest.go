@@ -20,7 +20,7 @@ import (
 	"github.com/pbxhook/pbxhook/test/loopback"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // Server is one, in a process of its own.
 type Server struct {
@@ -72,7 +72,7 @@ func start(t testing.TB, places []place, extra string) []*Server {
 	}
 	for _, s := range servers {
 		s.Run()
-		t.Cleanup(s.Kill)
+		t.Cleanup(s.end)
 	}
 	return servers
 }
@@ -133,6 +133,22 @@ func (s *Server) Kill() {
 		_ = s.cmd.Wait()         // by the signal
 		s.cmd = nil
 	}
+}
+
+// end kills it at the end of a test. One that failed has its last lines.
+func (s *Server) end() {
+	s.Kill()
+	if !s.t.Failed() {
+		return
+	}
+	log, err := os.ReadFile(s.conf + ".log")
+	if err != nil {
+		s.t.Log(err)
+		return
+	}
+	const lines = 30
+	all := strings.Split(strings.TrimSpace(string(log)), "\n")
+	s.t.Logf("%s ended with:\n%s", s.Address, strings.Join(all[max(0, len(all)-lines):], "\n"))
 }
 
 // Signal sends it one, such as SIGSTOP, after which it stands still: on a busy machine that takes a moment.

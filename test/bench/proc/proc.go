@@ -20,7 +20,7 @@ type Process struct {
 }
 
 // patience is how long a process may take to end.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Start starts a program. What it prints goes to a file.
 func Start(ctx context.Context, log, program string, args ...string) (*Process, error) {
