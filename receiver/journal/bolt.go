@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -301,15 +302,20 @@ func (b *Bolt) writeRest() {
 	}
 }
 
-// gather takes what else waits, and waits for nothing.
+// gather takes what else waits. It waits for nothing, but lets those go first who are about to hand something in: when
+// there is much to do, one write to the disk keeps two or three times as much.
 func (b *Bolt) gather(first *operation) []*operation {
 	batch, size := []*operation{first}, first.size
-	for len(batch) < maxBatch && size < maxBatchBytes {
+	for before := 0; len(batch) < maxBatch && size < maxBatchBytes; {
 		select {
 		case op := <-b.ops:
 			batch, size = append(batch, op), size+op.size
 		default:
-			return batch
+			if len(batch) == before {
+				return batch
+			}
+			before = len(batch)
+			runtime.Gosched()
 		}
 	}
 	return batch
