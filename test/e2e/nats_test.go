@@ -104,8 +104,9 @@ spec:
 	t.Logf("accepted %d, refused %d, the longest time between two accepted events: %s", len(l.accepted), len(l.refused), l.gap().Round(10*time.Millisecond))
 	l.arrived("/many")
 	require.Empty(t, l.refused)
+	c.kubectl("", "-n", c.namespace, "scale", "pbx", "many", "--replicas=3") // which the status says, with counts as they are then
 	c.eventually("the status has the whole", func() bool {
-		return c.jsonpath("pbx", "many", "{.status.targets[0].pending}") == "0"
+		return c.jsonpath("pbx", "many", "{.status.receiver.readyReplicas} {.status.targets[0].pending}") == "3 0"
 	})
 	require.Contains(t, c.jsonpath("pbx", "many", "{.metadata.finalizers}"), "pbxhook.io/journal")
 	c.kubectl("", "-n", c.namespace, "delete", "pbx", "many", "--timeout=90s") // the operator deletes the streams first
