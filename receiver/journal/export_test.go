@@ -61,7 +61,7 @@ func (n *NATS) Age(t *testing.T, part SharedPart, target string, d time.Duration
 func (n *NATS) Replicas(t *testing.T) int {
 	t.Helper()
 	all := map[int]bool{}
-	for _, stream := range []string{n.name(), n.logStream(), "KV_" + n.name(), "KV_" + n.letterBucket(), "KV_" + n.leaseBucket()} {
+	for _, stream := range n.streams() {
 		require.Eventually(t, func() bool { // it may have no leader for a moment
 			info, err := n.info(t.Context(), stream)
 			if err == nil {

@@ -142,7 +142,7 @@ func (n *NATS) info(ctx context.Context, stream string) (*jetstream.StreamInfo, 
 
 // lookBeside reads how many dead letters there are, and attempts there were. Who cannot be told keeps the last ones.
 func (n *NATS) lookBeside(ctx context.Context) {
-	letters, err := n.info(ctx, "KV_"+n.letterBucket())
+	letters, err := n.info(ctx, streamOf(n.letterBucket()))
 	if err != nil {
 		return
 	}

@@ -145,6 +145,14 @@ func (n *NATS) name() string { return "pbxhook_" + n.options.Namespace + "_" + n
 // logStream has the delivery log.
 func (n *NATS) logStream() string { return n.name() + "_log" }
 
+// streamOf is the stream of a bucket (NATS: ADR-8).
+func streamOf(bucket string) string { return "KV_" + bucket }
+
+// streams are all that the journal has.
+func (n *NATS) streams() []string {
+	return []string{n.logStream(), n.name(), streamOf(n.name()), streamOf(n.letterBucket()), streamOf(n.leaseBucket())}
+}
+
 func (n *NATS) subject(rest string) string {
 	return "pbxhook." + n.options.Namespace + "." + n.options.Webhook + "." + rest
 }
@@ -312,8 +320,10 @@ func because(err error) string {
 // plainJetStream says what a person can do about an error of JetStream's.
 func plainJetStream(err error) error {
 	switch {
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 		return fmt.Errorf("JetStream is not enabled, or not for this account: %w", err)
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
+		return fmt.Errorf("nobody answers: JetStream is not enabled, or not for this account, or its servers have no leader now: %w", err)
 	case errors.Is(err, nats.ErrPermissionViolation), errors.Is(err, nats.ErrAuthorization):
 		return fmt.Errorf("the credentials may not do this: %w", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
@@ -356,7 +366,7 @@ func DropNATS(ctx context.Context, o NATSOptions) error {
 	if err != nil {
 		return fmt.Errorf("use JetStream: %w", plainNATS(err))
 	}
-	for _, stream := range []string{n.logStream(), n.name(), "KV_" + n.name(), "KV_" + n.letterBucket(), "KV_" + n.leaseBucket()} {
+	for _, stream := range n.streams() {
 		if err := js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return fmt.Errorf("delete the stream %s: %w", stream, plainJetStream(err))
 		}

@@ -81,7 +81,7 @@ type value struct {
 func (n *NATS) eachValue(ctx context.Context, bucket, keys string, do func(v value) error) error {
 	prefix := "$KV." + bucket + "."
 	for from := uint64(1); ; {
-		all, left, err := n.batch(ctx, "KV_"+bucket, prefix+keys, from, valueBatch)
+		all, left, err := n.batch(ctx, streamOf(bucket), prefix+keys, from, valueBatch)
 		if err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (n *NATS) eachValue(ctx context.Context, bucket, keys string, do func(v val
 
 // erase deletes a value without a mark that there was one.
 func (n *NATS) erase(ctx context.Context, bucket, key string) error {
-	stream, err := n.js.Stream(ctx, "KV_"+bucket)
+	stream, err := n.js.Stream(ctx, streamOf(bucket))
 	if err == nil {
 		err = stream.Purge(ctx, jetstream.WithPurgeSubject("$KV."+bucket+"."+key))
 	}
