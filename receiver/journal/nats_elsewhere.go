@@ -65,7 +65,7 @@ func (n *NATS) Done(ctx context.Context, target string, heads []Head) ([]bool, e
 	}
 	done := make([]bool, len(heads))
 	for i, h := range heads {
-		c, ok := cursors[partitionOf(&Record{ID: h.ID, Lane: h.Lane})]
+		c, ok := cursors[PartitionOf(h)]
 		done[i] = ok && c.Has(h.Seq)
 	}
 	return done, nil

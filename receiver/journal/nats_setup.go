@@ -189,14 +189,14 @@ func (n *NATS) maintain() {
 		}
 		n.problem = err
 		n.mu.Unlock()
-		n.pause(natsRetry)
+		wait(n.ctx, natsRetry)
 	}
 	for n.ctx.Err() == nil {
 		if err := n.note(); err != nil {
 			n.options.Log.Warn("the targets cannot be noted", "error", err)
 		}
 		n.look()
-		n.pause(natsPoll)
+		wait(n.ctx, natsPoll)
 	}
 }
 
@@ -253,13 +253,6 @@ func (n *NATS) note() error {
 	return nil
 }
 
-func (n *NATS) pause(d time.Duration) {
-	select {
-	case <-n.ctx.Done():
-	case <-time.After(d):
-	}
-}
-
 // setUp makes the stream and the buckets, or brings them up to date.
 func (n *NATS) setUp() error {
 	if !n.conn.IsConnected() {
@@ -268,36 +261,30 @@ func (n *NATS) setUp() error {
 	if version := n.conn.ConnectedServerVersion(); older(version, oldestServer) {
 		return fmt.Errorf("expected NATS servers from %s on, got %s: upgrade them", oldestServer, version)
 	}
-	ctx := n.ctx // each request has its own limit: one sent before the servers have a leader is lost, and made anew
-	stream, err := n.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	stream, err := n.makeStream(jetstream.StreamConfig{
 		Name: n.name(), Description: "Events of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("p.*")},
-		Storage: jetstream.FileStorage, Replicas: n.options.Replicas, MaxBytes: n.options.MaxBytes, Discard: jetstream.DiscardNew,
-		Duplicates: repeatWindow, AllowDirect: true,
+		MaxBytes: n.options.MaxBytes, Discard: jetstream.DiscardNew, Duplicates: repeatWindow,
 	})
 	if err != nil {
-		return fmt.Errorf("make the stream %s: %w", n.name(), plainJetStream(err))
+		return err
 	}
-	if _, err := n.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	if _, err := n.makeStream(jetstream.StreamConfig{
 		Name: n.logStream(), Description: "Delivery log of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("log.*")},
-		Storage: jetstream.FileStorage, Replicas: n.options.Replicas, MaxBytes: maxLogBytes, MaxAge: logAge, Discard: jetstream.DiscardOld, AllowDirect: true,
+		MaxBytes: maxLogBytes, MaxAge: logAge, Discard: jetstream.DiscardOld,
 	}); err != nil {
-		return fmt.Errorf("make the stream %s: %w", n.logStream(), plainJetStream(err))
+		return err
 	}
-	kv, err := n.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: n.name(), Storage: jetstream.FileStorage, Replicas: n.options.Replicas, History: 1})
+	kv, err := n.makeBucket(n.name(), 0)
 	if err != nil {
-		return fmt.Errorf("make the bucket %s: %w", n.name(), plainJetStream(err))
+		return err
 	}
-	letters, err := n.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: n.letterBucket(), Storage: jetstream.FileStorage, Replicas: n.options.Replicas, History: 1, TTL: deadLetterAge,
-	})
+	letters, err := n.makeBucket(n.letterBucket(), deadLetterAge)
 	if err != nil {
-		return fmt.Errorf("make the bucket %s: %w", n.letterBucket(), plainJetStream(err))
+		return err
 	}
-	leases, err := n.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: n.leaseBucket(), Storage: jetstream.FileStorage, Replicas: n.options.Replicas, History: 1, TTL: n.options.LeaseTime,
-	})
+	leases, err := n.makeBucket(n.leaseBucket(), n.options.LeaseTime)
 	if err != nil {
-		return fmt.Errorf("make the bucket %s: %w", n.leaseBucket(), plainJetStream(err))
+		return err
 	}
 	if _, err := n.conn.Subscribe(n.subject("wish.*"), n.hearWish); err != nil {
 		return fmt.Errorf("subscribe: %w", plainNATS(err))
@@ -308,6 +295,26 @@ func (n *NATS) setUp() error {
 	n.stream, n.kv, n.letters, n.leases, n.problem = stream, kv, letters, leases, nil
 	n.see(info)
 	return nil
+}
+
+// makeStream makes a stream on the disk of as many servers as are asked for, or brings it up to date. Each request has a
+// limit of its own: one sent before the servers have a leader is lost, and made anew.
+func (n *NATS) makeStream(c jetstream.StreamConfig) (jetstream.Stream, error) {
+	c.Storage, c.Replicas, c.AllowDirect = jetstream.FileStorage, n.options.Replicas, true
+	stream, err := n.js.CreateOrUpdateStream(n.ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("make the stream %s: %w", c.Name, plainJetStream(err))
+	}
+	return stream, nil
+}
+
+// makeBucket is makeStream for a bucket, whose values go after a time (0: never).
+func (n *NATS) makeBucket(name string, ttl time.Duration) (jetstream.KeyValue, error) {
+	kv, err := n.js.CreateOrUpdateKeyValue(n.ctx, jetstream.KeyValueConfig{Bucket: name, Storage: jetstream.FileStorage, Replicas: n.options.Replicas, History: 1, TTL: ttl})
+	if err != nil {
+		return nil, fmt.Errorf("make the bucket %s: %w", name, plainJetStream(err))
+	}
+	return kv, nil
 }
 
 func because(err error) string {
