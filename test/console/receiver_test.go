@@ -200,6 +200,7 @@ func TestHostileTexts(t *testing.T) {
 		safe()
 	}
 	b.do(chromedp.Navigate(console), visible(`a.call`), click(`a.call`), visible(`.ladder .row`))
+	b.arrived("/call?")
 	safe()
 	b.eval(`document.querySelectorAll("details").forEach(d => d.open = true)`)
 	safe()
