@@ -103,7 +103,7 @@ func New(options Options) *Receiver {
 	return r
 }
 
-// Run serves until ctx ends: then it takes requests for Linger, finishes the deliveries under way,
+// Run serves until ctx ends: then it takes requests for Linger, each the last on its connection, finishes the deliveries under way,
 // closes the journals and returns. While another process has a journal open it waits, not ready.
 func (r *Receiver) Run(ctx context.Context) (err error) {
 	defer r.abandon()
@@ -154,6 +154,8 @@ func (r *Receiver) endTraces() {
 func (r *Receiver) end(hooks *server) {
 	start := time.Now()
 	deadline := start.Add(r.options.Grace)
+	hooks.retire()
+	r.tls.retire()
 	time.Sleep(min(r.options.Linger, r.options.Grace/2))
 	if r.options.DrainFirst {
 		for r.pending() > 0 && time.Until(deadline) > 5*time.Second {
@@ -446,6 +448,16 @@ func (s *server) listens() string {
 		return ""
 	}
 	return s.address
+}
+
+// retire has those who send on kept connections go elsewhere, before it closes.
+func (s *server) retire() {
+	if s == nil {
+		return
+	}
+	if one, ok := s.serving.(*http1.Server); ok {
+		one.Retire()
+	}
 }
 
 // close waits for the requests under way.

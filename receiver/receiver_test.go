@@ -71,6 +71,7 @@ type running struct {
 	hooks, status string
 	hooksTLS      string
 	drain         bool
+	linger        time.Duration
 	admin         bool
 	adminAddress  string
 	tracer        *tracing.Tracer
@@ -123,7 +124,7 @@ func (r *running) run() {
 		Listen: "127.0.0.1:0", Admin: r.adminAddress, Tracer: r.tracer, ListenTLS: r.hooksTLS, DrainFirst: r.drain, Metrics: r.status, DataDir: r.data, Watch: []string{r.file}, Networks: deliver.Networks{Loopback: true},
 		Load:    func() (*config.Manifests, error) { return config.Load([]string{r.file}, nil) },
 		Serving: func(address, _ string, _ []*v1alpha1.PBXWebhook) { serving <- address },
-		Grace:   10 * time.Second, LockWait: time.Second,
+		Grace:   10 * time.Second, Linger: r.linger, LockWait: time.Second,
 		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	go func(done chan error) { done <- receiver.New(options).Run(ctx) }(r.done)
@@ -314,6 +315,27 @@ func TestARestartResumes(t *testing.T) {
 	events := r.report().Webhooks[0].Events
 	require.EqualValues(t, 1, events.Received)
 	require.EqualValues(t, 1, events.Rejected)
+}
+
+// TestNobodyIsCutOffAtTheEnd: who sends on while the receiver ends is answered, and told not to come again on that
+// connection: none that is in use is closed from this side just as a request comes.
+func TestNobodyIsCutOffAtTheEnd(t *testing.T) {
+	r := start(t, manifest("p", at("a", "http://127.0.0.1:1/")))
+	r.stop()
+	r.linger = 2 * time.Second
+	r.run()
+	require.Equal(t, 202, r.send("p"))
+	r.cancel()
+	r.eventually("a sender is told", func() bool {
+		request, err := http.NewRequest(http.MethodPost, "http://"+r.hooks+"/hooks/crm/callcenter/Cdr", strings.NewReader(`{"unique_id":"1.2"}`))
+		require.NoError(t, err)
+		request.SetBasicAuth("pbx", "p")
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		_ = response.Body.Close()
+		require.Equal(t, http.StatusAccepted, response.StatusCode)
+		return response.Close
+	})
 }
 
 func TestReadyAndMetrics(t *testing.T) {

@@ -39,6 +39,8 @@ type Server struct {
 	connections map[*session]bool
 	closing     bool
 	ended       sync.WaitGroup // connections
+
+	retired atomic.Bool
 }
 
 // ErrServerClosed is what Serve returns after Shutdown or Close.
@@ -99,8 +101,14 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
+// Retire has every answer say that it is the last one on its connection; connections and requests are taken as before.
+// Called a while before Shutdown, it has those who send now and then go elsewhere by themselves: a request that comes
+// on an idle connection just as that is closed gets no answer, and its sender cannot know whether it was taken.
+func (s *Server) Retire() { s.retired.Store(true) }
+
 // Shutdown takes no more connections, ends those that are idle, and waits for the requests under way.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.Retire()
 	s.close(func(c *session) bool { return c.state.CompareAndSwap(idle, over) })
 	ended := make(chan struct{})
 	go func() {
@@ -174,7 +182,7 @@ func (c *session) serve() {
 	}
 	for c.begun() && c.next() {
 		c.state.Store(idle)
-		if c.server.isClosing() {
+		if c.server.isClosing() { // and did not see it as idle
 			return
 		}
 		c.patience(c.server.Bounds.Idle)
@@ -214,7 +222,7 @@ func (c *session) next() (again bool) {
 	request.Body = body
 	a := &answer{header: http.Header{}}
 	c.server.Handler.ServeHTTP(a, request)
-	again = !request.Close && request.ProtoAtLeast(1, 1) && body.done() && a.header.Get("Connection") != "close" && !c.server.isClosing()
+	again = !request.Close && request.ProtoAtLeast(1, 1) && body.done() && a.header.Get("Connection") != "close" && !c.server.retired.Load()
 	if !c.write(request.Method, a, again) {
 		return false
 	}

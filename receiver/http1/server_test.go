@@ -156,6 +156,37 @@ func TestOverTLS(t *testing.T) {
 	require.NotContains(t, string(text), "HTTP/1.1 2")
 }
 
+// TestRetire: from then on every connection ends with its next answer, and new ones are taken.
+func TestRetire(t *testing.T) {
+	server, address := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	ask := func(conn net.Conn) *http.Response {
+		t.Helper()
+		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		require.NoError(t, err)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		require.Equal(t, http.StatusNoContent, answer.StatusCode)
+		return answer
+	}
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		return conn
+	}
+	kept := dial()
+	require.False(t, ask(kept).Close)
+	server.Retire()
+	for _, conn := range []net.Conn{kept, dial()} {
+		require.True(t, ask(conn).Close, "its sender is told")
+		_, err := conn.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+	}
+}
+
 // TestShutdown: idle connections end at once, a request under way is answered.
 func TestShutdown(t *testing.T) {
 	begun, goOn := make(chan bool), make(chan bool)

@@ -101,7 +101,7 @@ spec:
 	c.kubectl("", "-n", c.namespace, "scale", "pbx", "many", "--replicas=2")
 	time.Sleep(5 * time.Second)
 	l.stop()
-	t.Logf("accepted %d, refused %d, the longest time between two accepted events: %s", len(l.accepted), len(l.refused), l.gap().Round(10*time.Millisecond))
+	t.Logf("accepted %d, refused %d: %v, the longest time between two accepted events: %s", len(l.accepted), len(l.refused), l.reasons(), l.gap().Round(10*time.Millisecond))
 	l.arrived("/many")
 	require.Empty(t, l.refused)
 	c.kubectl("", "-n", c.namespace, "scale", "pbx", "many", "--replicas=3") // which the status says, with counts as they are then
@@ -134,7 +134,7 @@ func TestJournalMoves(t *testing.T) {
 	change(fmt.Sprintf(`{"journal":{"embedded":null,"nats":{"url":"nats://nats.%s.svc:4222","replicas":3,"maxBytes":"64Mi"}},"receiver":{"replicas":2}}`, c.namespace), "Stream", "2 2")
 	change(`{"journal":{"nats":null,"embedded":{"storage":{"emptyDir":{}}}},"receiver":{"replicas":1}}`, "EmptyDir", "1 1")
 	l.stop()
-	t.Logf("accepted %d, refused %d, the longest time between two accepted events: %s", len(l.accepted), len(l.refused), l.gap().Round(10*time.Millisecond))
+	t.Logf("accepted %d, refused %d: %v, the longest time between two accepted events: %s", len(l.accepted), len(l.refused), l.reasons(), l.gap().Round(10*time.Millisecond))
 	l.arrived("/moves")
 	require.Empty(t, l.refused)
 }
