@@ -159,7 +159,7 @@ func TestOverTLS(t *testing.T) {
 // TestRetire: from then on every connection ends with its next answer, and new ones are taken.
 func TestRetire(t *testing.T) {
 	server, address := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	ask := func(conn net.Conn) *http.Response {
+	last := func(conn net.Conn) bool {
 		t.Helper()
 		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.NoError(t, err)
@@ -167,7 +167,7 @@ func TestRetire(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, answer.Body.Close())
 		require.Equal(t, http.StatusNoContent, answer.StatusCode)
-		return answer
+		return answer.Close
 	}
 	dial := func() net.Conn {
 		t.Helper()
@@ -178,10 +178,10 @@ func TestRetire(t *testing.T) {
 		return conn
 	}
 	kept := dial()
-	require.False(t, ask(kept).Close)
+	require.False(t, last(kept))
 	server.Retire()
 	for _, conn := range []net.Conn{kept, dial()} {
-		require.True(t, ask(conn).Close, "its sender is told")
+		require.True(t, last(conn), "its sender is told")
 		_, err := conn.Read(make([]byte, 1))
 		require.ErrorIs(t, err, io.EOF)
 	}
