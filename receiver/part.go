@@ -131,12 +131,17 @@ func (w *webhook) deliver(pt *part, p *plan, targets map[string]*target) error {
 		}
 		pt.start(t.spec.Name, d, func(err error) {
 			w.log.Error("delivery ended", "target", t.spec.Name, "partition", pt.index, "error", err)
-			if shared, ok := pt.journal.(journal.SharedPart); ok {
-				shared.GiveBack() // to whoever can
-			}
+			pt.giveBack()
 		})
 	}
 	return nil
+}
+
+// giveBack leaves a partition to whoever can deliver it, be it this receiver again: serve ends it.
+func (pt *part) giveBack() {
+	if shared, ok := pt.journal.(journal.SharedPart); ok {
+		shared.GiveBack()
+	}
 }
 
 // remove ends the deliveries to targets that are not among those named. Attempts under way hold up nothing.

@@ -176,7 +176,7 @@ func (w *webhook) deliverAll(parts map[int]*part, p *plan, targets map[string]*t
 			return err
 		} else if err != nil { // it is taken anew, by this receiver or another one
 			w.log.Warn("a partition is given back", "partition", pt.index, "error", err)
-			pt.end()
+			pt.giveBack()
 		}
 	}
 	return nil

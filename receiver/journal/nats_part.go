@@ -276,10 +276,21 @@ func (v *natsView) log(target string, attempts []Attempt) {
 	}
 }
 
-// KeepCursors implements Part.
+// KeepCursors implements Part. The dispatcher of a target that has just been removed may write its cursor meanwhile.
 func (v *natsView) KeepCursors(targets []string) error {
 	ctx, cancel := context.WithTimeout(v.lease.attempts, partTimeout)
 	defer cancel()
+	for {
+		err := v.markCursors(ctx, targets)
+		if outdated(err) && wait(ctx, lagPause) {
+			continue
+		}
+		return err
+	}
+}
+
+// markCursors notes which cursors are of targets that are no more.
+func (v *natsView) markCursors(ctx context.Context, targets []string) error {
 	cursors, err := v.cursors(ctx)
 	if err != nil {
 		return err
@@ -293,7 +304,7 @@ func (v *natsView) KeepCursors(targets []string) error {
 		if !kept {
 			c.Cursor.RemovedAt = time.Now().UTC()
 		}
-		if _, err = v.n.write(ctx, cursorKey(v.index, target), c.owned, c.revision); err != nil {
+		if _, err := v.n.write(ctx, cursorKey(v.index, target), c.owned, c.revision); err != nil {
 			return fmt.Errorf("note the targets: %w", err)
 		}
 	}

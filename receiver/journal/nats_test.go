@@ -429,6 +429,38 @@ func TestNATSRemovedTargets(t *testing.T) {
 	require.ErrorIs(t, err, journal.ErrNotFound, "the forgotten target holds nothing any more")
 }
 
+// TestNATSTargetsChangeWhileCursorsAreWritten: neither write is lost, nor refused for the other.
+func TestNATSTargetsChangeWhileCursorsAreWritten(t *testing.T) {
+	n := openNATS(t, natstest.Start(t, 1, ""), func(o *journal.NATSOptions) { o.LeaseTime = time.Minute })
+	usable(t, n)
+	receipt, err := n.Append(t.Context(), record("e", "call"), nil)
+	require.NoError(t, err)
+	part := share(t, n).all(t)[journal.PartitionOf(journal.Head{ID: "e", Lane: "call"})]
+	crm := part.For("crm")
+	_, err = crm.OpenCursor("crm")
+	require.NoError(t, err)
+	const times = 200
+	var delivering sync.WaitGroup
+	delivering.Go(func() {
+		for i := range times {
+			if err := crm.Save("crm", journal.Progress{Cursor: journal.Cursor{Delivered: int64(i)}}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range times / 2 {
+		require.NoError(t, part.KeepCursors([]string{"crm"}))
+		require.NoError(t, part.KeepCursors(nil))
+	}
+	delivering.Wait()
+	require.NoError(t, crm.Save("crm", journal.Progress{Cursor: journal.Cursor{Floor: receipt.Seq}}))
+	require.NoError(t, part.Trim(t.Context()))
+	removed := n.State().Removed
+	require.Len(t, removed, 1)
+	require.Zero(t, removed[0].Pending)
+}
+
 // TestNATSIsFull, gone, and refuses: each is said, at once, and heals by itself.
 func TestNATSTroubles(t *testing.T) {
 	servers := natstest.Start(t, 1, "max_payload: 200000\nauthorization { user: pbx, password: secret }")
