@@ -35,9 +35,7 @@ func (r *Receiver) Webhooks() []admin.Webhook {
 }
 
 func (r *Receiver) find(w admin.Webhook) (*webhook, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if found, ok := r.webhooks[w.String()]; ok {
+	if found := r.atWork(w.String()); found != nil {
 		return found, nil
 	}
 	return nil, fmt.Errorf("%w: no webhook %s runs here", admin.ErrNotFound, w)

@@ -64,6 +64,16 @@ func overJournal(manifest *v1alpha1.PBXWebhook, journal v1alpha1.Journal) *v1alp
 // otherKind is whether a plan is for another kind of journal.
 func (w *webhook) otherKind(p *plan) bool { return (w.shared == nil) != (p.nats == nil) }
 
+// errOnItsWay is why a webhook does not go over to the journal that it is to have now. To go back at once would bring a
+// call's events out of order: the one before has the oldest, this one newer ones, and the newest would go where the oldest
+// are.
+var errOnItsWay = errors.New("the journal before this one is not delivered yet, see status.events.draining: until then the webhook keeps the journal that it has; all else that has changed is in force")
+
+// mustStay is whether a plan is for another kind of journal, while what is in the one before is still on its way.
+func (w *webhook) mustStay(p *plan) bool {
+	return w.before() != nil && w.current() != nil && w.otherKind(p)
+}
+
 // awaitJournal waits until the journal can be used, for a while: where the one in whose place it comes can be, it is
 // better to stay with that than to refuse events.
 func (w *webhook) awaitJournal(ctx context.Context, old *webhook) error {

@@ -95,6 +95,36 @@ func TestJournalMoves(t *testing.T) {
 	require.NotContains(t, m.log.String(), "panic")
 }
 
+// TestJournalGoesBackOnItsWay: who takes a move back while events wait in the journal before loses none, and nobody is
+// refused; all else of the change is in force at once. It goes back when they are delivered.
+func TestJournalGoesBackOnItsWay(t *testing.T) {
+	servers := natstest.Start(t, 1, "")
+	target := newOrdered(t)
+	embedded := manifest("first", at("crm", target.URL))
+	shared := natsManifest(natstest.URL(servers), target.URL, "")
+	m := &moving{running: start(t, embedded), target: target}
+	target.setAway(true)
+	m.send(2)
+	m.write(shared)
+	m.eventually("it moves", func() bool { return m.draining() != nil })
+	m.send(2)
+	m.write(strings.Replace(embedded, "targets: [", `targets: [{name: other, url: "http://127.0.0.1:1/"}, `, 1))
+	m.eventually("it is said that it cannot go back yet", func() bool {
+		return strings.Contains(m.report().RefusedReason, "PBXWebhook crm/callcenter: the journal before this one is not delivered yet")
+	})
+	require.Len(t, m.report().Webhooks[0].Targets, 2)
+	m.send(2)
+	m.write(embedded)
+	m.eventually("the target is gone again", func() bool { return len(m.report().Webhooks[0].Targets) == 1 })
+	m.arrive(t)
+	m.eventually("it goes back", func() bool { return m.report().RefusedReason == "" })
+	m.send(2)
+	m.arrive(t)
+	servers[0].Kill()
+	m.send(1)
+	m.eventually("without NATS", func() bool { return target.count() == m.sent })
+}
+
 // TestJournalDoesNotMoveToWhatIsNotThere: it keeps the one that it has, says why, and goes when it can.
 func TestJournalDoesNotMoveToWhatIsNotThere(t *testing.T) {
 	servers := natstest.Start(t, 1, "")

@@ -237,10 +237,20 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 	}
 	served := make([]*ingest.Webhook, 0, len(plans))
 	kept := map[string]bool{}
-	for _, p := range plans {
+	var postponed []error
+	for i, p := range plans {
 		id := p.ingest.ID()
 		kept[id] = true
 		plan := func(manifest *v1alpha1.PBXWebhook) (*plan, error) { return planFor(manifest, manifests, r.options) }
+		if w := r.atWork(id); w != nil && w.mustStay(p) {
+			stays, err := plan(overJournal(p.manifest, w.current().manifest.Spec.Journal))
+			if err != nil {
+				return err
+			}
+			stays.ingest.Closed = p.ingest.Closed
+			plans[i], p = stays, stays
+			postponed = append(postponed, fmt.Errorf("PBXWebhook %s: %w", id, errOnItsWay))
+		}
 		w, old, err := r.webhook(ctx, id, p, plan)
 		if err != nil {
 			return err
@@ -259,37 +269,25 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 	}
 	r.ingest.Serve(served)
 	r.certificates.put(plans)
-	return errors.Join(r.closeReplaced(), r.forget(kept))
+	return errors.Join(append(postponed, r.closeReplaced(), r.forget(kept))...)
 }
 
 // webhook is the one at work under an id. Where there is none, or its journal is to be another one, it is opened; what
 // is in an earlier journal of another kind goes out first. old is one whose place was taken.
 func (r *Receiver) webhook(ctx context.Context, id string, p *plan, planOf func(*v1alpha1.PBXWebhook) (*plan, error)) (w, old *webhook, err error) {
-	r.mu.Lock()
-	old, ok := r.webhooks[id]
-	r.mu.Unlock()
-	if ok && old.journalKey == p.journalKey {
+	old = r.atWork(id)
+	if old != nil && old.journalKey == p.journalKey {
 		return old, nil, nil
 	}
 	var former *v1alpha1.PBXWebhook // of a journal that is to be opened
-	switch {
-	case !ok:
+	if old == nil {
 		former = formerManifest(p.manifest, r.options)
-	case old.before() != nil && old.otherKind(p): // it goes back to where it came from
-		if plan := old.current(); plan != nil {
-			former = plan.manifest
-		}
-		r.drop(id)
-		if err := old.close(); err != nil {
-			return nil, nil, err
-		}
-		old, ok = nil, false
 	}
 	if w, err = open(ctx, p, r.options, r.metrics, r.log, r.attempts); err != nil {
 		return nil, nil, err
 	}
 	switch {
-	case ok:
+	case old != nil:
 		if err := w.awaitJournal(ctx, old); err != nil {
 			return nil, nil, errors.Join(err, w.close())
 		}
@@ -314,10 +312,11 @@ func (r *Receiver) webhook(ctx context.Context, id string, p *plan, planOf func(
 	return w, old, nil
 }
 
-func (r *Receiver) drop(id string) {
+// atWork is the webhook under an id, or nil.
+func (r *Receiver) atWork(id string) *webhook {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.webhooks, id)
+	return r.webhooks[id]
 }
 
 // forget ends webhooks that the configuration does not have any more.
