@@ -2,6 +2,7 @@ package receiver_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
@@ -211,6 +214,57 @@ func TestNATSAway(t *testing.T) {
 	r.eventually("taken again", func() bool { return r.send("first") == http.StatusAccepted })
 	r.eventually("delivered", func() bool { return target.count() == 2 })
 	require.NotContains(t, r.log.String(), "panic")
+}
+
+// TestNATSStreamIsGone, as when servers lose their disks, or somebody deletes it: that is said, and what comes after is
+// kept and delivered, by whichever receiver.
+func TestNATSStreamIsGone(t *testing.T) {
+	stream := "pbxhook_crm_callcenter"
+	for name, gone := range map[string]func(js jetstream.JetStream) error{
+		"alone": func(js jetstream.JetStream) error { return js.DeleteStream(t.Context(), stream) },
+		"with all else": func(js jetstream.JetStream) (err error) {
+			for name := range js.StreamNames(t.Context()).Name() {
+				err = errors.Join(err, js.DeleteStream(t.Context(), name))
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			servers := natstest.Start(t, 1, "")
+			target := newOrdered(t)
+			text := natsManifest(natstest.URL(servers), target.URL, "")
+			receivers := []*running{start(t, text), start(t, text)}
+			sent := 0
+			send := func() {
+				for n := range 5 {
+					for call := range 8 {
+						receivers[(n+call)%2].post(fmt.Sprintf(`{"event_name":"NewState","unique_id":"%d.%d","exten":"9","state":"Ringing","n":"%d"}`, sent/5, call, n))
+					}
+				}
+				sent += 5 * 8
+				receivers[0].eventually("all arrive", func() bool { return target.count() == sent })
+			}
+			for _, r := range receivers {
+				r.eventually("NATS is used", func() bool { return r.problem() == "" })
+			}
+			send()
+			conn, err := nats.Connect(natstest.URL(servers))
+			require.NoError(t, err)
+			defer conn.Close()
+			js, err := jetstream.New(conn)
+			require.NoError(t, err)
+			require.NoError(t, gone(js))
+			for _, r := range receivers {
+				r.eventually("it is said", func() bool { return strings.Contains(r.log.String(), "the stream is gone") })
+				r.eventually("NATS is used again", func() bool { return r.problem() == "" })
+			}
+			send()
+			target.inOrder(t)
+			for _, r := range receivers {
+				require.NotContains(t, r.log.String(), "panic")
+			}
+		})
+	}
 }
 
 // TestNATSWithoutItsCertificates: what is missing is said, the PBX is answered 503, and it heals by itself.

@@ -43,7 +43,8 @@ var ErrNotOwner = errors.New("another receiver has this partition")
 // kept when a quorum of the servers has them. They are read by sequence number, without consumers, so that a
 // server that is lost takes no position with it; cursors, dead letters and leases are in key-value buckets.
 //
-// While NATS cannot be reached, events are refused, and soon at once; all goes on by itself when it is back.
+// While NATS cannot be reached, events are refused, and soon at once; all goes on by itself when it is back. A stream that
+// is gone, as after the loss of the servers' disks, is made anew.
 type NATS struct {
 	options NATSOptions
 	conn    *nats.Conn
@@ -62,10 +63,13 @@ type NATS struct {
 	leases   jetstream.KeyValue
 	letters  jetstream.KeyValue
 	stream   jetstream.Stream
+	created  time.Time // the stream: one that was made at another time is another one, which numbers its events anew
+	anew     bool      // nobody had a cursor in it when it was made
 	problem  error     // why it cannot be used
 	heard    time.Time // when the stream's leader answered last; at first, when the journal was opened
 	state    State
 	counted  natsCounts // not yet written
+	targets  []string   // that there are
 	unnoted  []string   // targets whose cursors may not be there yet: until then no event is taken
 	notified uint64     // the highest sequence number that was told of
 	parts    map[int]*natsPart
@@ -105,13 +109,16 @@ func (n *NATS) see(info *jetstream.StreamInfo) {
 }
 
 // look reads the stream's state, adds what was counted here to what all have counted, and wakes the readers when
-// something came that nobody told of.
-func (n *NATS) look() {
+// something came that nobody told of. Errors say that it cannot be read.
+func (n *NATS) look() error {
 	ctx, cancel := context.WithTimeout(n.ctx, natsTimeout)
 	defer cancel()
 	info, err := n.info(ctx, n.name())
 	if err != nil {
-		return // who needs it finds out
+		return err
+	}
+	if err := n.same(info); err != nil {
+		return err
 	}
 	n.mu.Lock()
 	n.heard = time.Now()
@@ -124,6 +131,7 @@ func (n *NATS) look() {
 	}
 	n.lookBeside(ctx)
 	n.count(ctx)
+	return nil
 }
 
 // info is what a stream has, as the server says that leads it. A handle that others use must not be asked: it remembers
@@ -336,6 +344,12 @@ func (c *cache) add(r *Record) {
 		delete(c.records, c.order[0])
 		c.order = c.order[1:]
 	}
+}
+
+func (c *cache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.records, c.order, c.bytes = nil, nil, 0
 }
 
 func (c *cache) get(seq uint64) *Record {

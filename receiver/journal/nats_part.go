@@ -48,6 +48,7 @@ type natsView struct {
 	fresh    int64  // that were told of since
 	revision uint64 // 0: it was not opened yet
 	cursor   Cursor // as it was opened or written last
+	stream   time.Time
 }
 
 var _ Part = (*natsView)(nil)
@@ -147,8 +148,9 @@ func (p *natsPart) DeadLetters(target string, after uint64, limit int) ([]DeadLe
 
 // owned is a cursor with who wrote it: the revision of whom another receiver has taken over is never written over.
 type owned struct {
-	Owner  string `json:"owner"`
-	Cursor Cursor `json:"cursor"`
+	Owner  string    `json:"owner"`
+	Cursor Cursor    `json:"cursor"`
+	Stream time.Time `json:"stream,omitzero"` // when the stream that it counts in was made
 }
 
 func cursorKey(part int, target string) string {
@@ -176,28 +178,30 @@ func (v *natsView) OpenCursor(target string) (Cursor, error) {
 		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		v.revision, v.cursor = revision, opened
-		return opened, nil
+		v.revision, v.cursor, v.stream = revision, opened.Cursor, opened.Stream
+		return opened.Cursor, nil
 	}
 }
 
-func (v *natsView) takeCursor(ctx context.Context, target string) (Cursor, uint64, error) {
-	var f owned
+func (v *natsView) takeCursor(ctx context.Context, target string) (f owned, revision uint64, err error) {
 	key := cursorKey(v.index, target)
-	revision, err := v.n.read(ctx, key, &f)
+	if revision, err = v.n.read(ctx, key, &f); err != nil {
+		return f, 0, err
+	}
+	info, err := v.n.info(ctx, v.n.name())
 	if err != nil {
-		return Cursor{}, 0, err
+		return f, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	if revision == 0 {
-		info, err := v.n.info(ctx, v.n.name())
-		if err != nil {
-			return Cursor{}, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		f.Cursor.Floor = info.State.LastSeq
+	from, err := v.n.beginning(info)
+	if err != nil {
+		return f, 0, err
 	}
-	f.Owner = v.lease.token
+	if f = f.in(info.Created); revision == 0 {
+		f.Cursor = from
+	}
+	f.Owner, f.Stream = v.lease.token, info.Created
 	revision, err = v.n.write(ctx, key, f, revision)
-	return f.Cursor, revision, err
+	return f, revision, err
 }
 
 // wait waits, and says whether it was not called off.
@@ -229,13 +233,13 @@ func (v *natsView) Save(target string, p Progress) error {
 
 func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) error {
 	v.mu.Lock()
-	revision := v.revision
+	revision, stream := v.revision, v.stream
 	c.RemovedAt = v.cursor.RemovedAt // it is not the dispatcher's to say
 	v.mu.Unlock()
 	if revision == 0 {
 		return fmt.Errorf("write the cursor of target %s: it was not opened", target)
 	}
-	key, value := cursorKey(v.index, target), owned{Owner: v.lease.token, Cursor: c}
+	key, value := cursorKey(v.index, target), owned{Owner: v.lease.token, Cursor: c, Stream: stream}
 	next, err := v.n.write(ctx, key, value, revision)
 	for outdated(err) { // by a write of ours whose answer was lost, or by another owner
 		var f owned
@@ -329,12 +333,16 @@ func (n *NATS) eachCursor(ctx context.Context, keys string, do func(part int, ta
 	if _, err := n.bucket(); err != nil {
 		return err
 	}
+	n.mu.Lock()
+	created := n.created
+	n.mu.Unlock()
 	return n.eachValue(ctx, n.name(), keys, func(v value) error {
 		f := found{revision: v.revision}
 		if err := unseal([]byte(v.key), v.data, &f.owned); err != nil {
 			return &DamagedError{File: n.name(), Err: fmt.Errorf("%s: %w", v.key, err)}
 		}
 		if part, target, err := splitCursorKey(v.key); err == nil {
+			f.owned = f.in(created)
 			do(part, target, f)
 		}
 		return nil

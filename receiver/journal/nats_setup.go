@@ -176,12 +176,13 @@ func partitionOf(r *Record) int {
 // PartitionOf is where an event belongs.
 func PartitionOf(h Head) int { return partitionOf(&Record{ID: h.ID, Lane: h.Lane}) }
 
-// maintain sets up what is needed, for as long as it takes, and then looks at the stream now and then.
+// maintain sets up what is needed, for as long as it takes, and looks at the stream until that is gone.
 func (n *NATS) maintain() {
 	for n.ctx.Err() == nil {
 		err := n.setUp()
 		if err == nil {
-			break
+			n.watch()
+			continue
 		}
 		n.mu.Lock()
 		if n.problem == nil || n.problem.Error() != err.Error() {
@@ -191,20 +192,13 @@ func (n *NATS) maintain() {
 		n.mu.Unlock()
 		wait(n.ctx, natsRetry)
 	}
-	for n.ctx.Err() == nil {
-		if err := n.note(); err != nil {
-			n.options.Log.Warn("the targets cannot be noted", "error", err)
-		}
-		n.look()
-		wait(n.ctx, natsPoll)
-	}
 }
 
 // Targets says which targets there are. No event is taken before each has a cursor in every partition, so that
 // none falls between a configuration and its first delivery, whichever receiver makes that.
 func (n *NATS) Targets(names []string) {
 	n.mu.Lock()
-	n.unnoted = names
+	n.targets, n.unnoted = names, names
 	n.mu.Unlock()
 	if n.Ready() {
 		_ = n.note() // else as soon as it can be done
@@ -232,6 +226,10 @@ func (n *NATS) note() error {
 	if err != nil {
 		return err
 	}
+	from, err := n.beginning(info)
+	if err != nil {
+		return err
+	}
 	there := map[string]bool{}
 	if err := n.eachCursor(ctx, "cursor.>", func(part int, target string, _ found) { there[cursorKey(part, target)] = true }); err != nil {
 		return err
@@ -239,7 +237,7 @@ func (n *NATS) note() error {
 	for _, target := range targets {
 		for part := range Partitions {
 			if key := cursorKey(part, target); !there[key] {
-				if _, err := n.write(ctx, key, owned{Cursor: Cursor{Floor: info.State.LastSeq}}, 0); err != nil && !outdated(err) {
+				if _, err := n.write(ctx, key, owned{Cursor: from, Stream: info.Created}, 0); err != nil && !outdated(err) {
 					return err
 				}
 			}
@@ -248,7 +246,7 @@ func (n *NATS) note() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if slices.Equal(n.unnoted, targets) {
-		n.unnoted = nil
+		n.unnoted, n.anew = nil, false
 	}
 	return nil
 }
@@ -286,13 +284,21 @@ func (n *NATS) setUp() error {
 	if err != nil {
 		return err
 	}
-	if _, err := n.conn.Subscribe(n.subject("wish.*"), n.hearWish); err != nil {
-		return fmt.Errorf("subscribe: %w", plainNATS(err))
+	if !n.Ready() {
+		if _, err := n.conn.Subscribe(n.subject("wish.*"), n.hearWish); err != nil {
+			return fmt.Errorf("subscribe: %w", plainNATS(err))
+		}
 	}
-	info := stream.CachedInfo()
+	info, err := n.info(n.ctx, n.name())
+	if err != nil {
+		return err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.stream, n.kv, n.letters, n.leases, n.problem = stream, kv, letters, leases, nil
+	if n.kv == nil { // else they go by their names, and are good for one that was made anew
+		n.stream, n.kv, n.letters, n.leases = stream, kv, letters, leases
+	}
+	n.created, n.heard, n.problem = info.Created, time.Now(), nil
 	n.see(info)
 	return nil
 }

@@ -577,6 +577,61 @@ func leaderIsAway(t *testing.T) (kept bool) {
 	return true
 }
 
+// TestNATSServersRestart, one after the other and then all at once: the stream is the one that it was.
+func TestNATSServersRestart(t *testing.T) {
+	servers := natstest.Start(t, 3, "")
+	log := &lockedText{}
+	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas, o.Log = 3, slog.New(slog.NewTextHandler(log, nil)) })
+	usable(t, n)
+	keep := func() uint64 {
+		t.Helper()
+		var receipt journal.Receipt
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			var err error
+			receipt, err = n.Append(t.Context(), record("e", "c"), nil)
+			require.NoError(c, err)
+		}, patience, 100*time.Millisecond)
+		return receipt.Seq
+	}
+	last := keep()
+	again := func(some []*natstest.Server) {
+		t.Helper()
+		for _, s := range some {
+			s.Kill()
+		}
+		for _, s := range some {
+			s.Run()
+		}
+		seq := keep()
+		require.Greater(t, seq, last)
+		last = seq
+		usable(t, n)
+	}
+	for i := range servers {
+		again(servers[i : i+1])
+	}
+	again(servers)
+	require.NotContains(t, log.String(), "the stream is gone")
+}
+
+// lockedText is what was logged.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // TestNATSDropped: nothing is left, and to drop it once more is no error.
 func TestNATSDropped(t *testing.T) {
 	servers := natstest.Start(t, 1, "")
