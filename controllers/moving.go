@@ -121,12 +121,12 @@ func (r *Reconciler) announceMoved(w *v1alpha1.PBXWebhook, left int64, where str
 
 // movingMessage says how far it is; the number is in the counters.
 func movingMessage(seen *observation) string {
-	const first = "what waits in the journal before goes to the targets first: see status.events.draining"
+	const first = "what waits in the journal before goes to the targets first"
 	switch report := seen.receivers.report; {
 	case !seen.receivers.polled:
-		return "what waits in the journal before goes to the targets first; the operator does not ask receivers (--poll-receivers=false), and cannot know when that is done"
+		return first + "; the operator does not ask receivers (--poll-receivers=false), and cannot know when that is done"
 	case report != nil && report.Draining != nil && report.Draining.Problem != "":
 		return "the journal before cannot be read: " + report.Draining.Problem
 	}
-	return first
+	return first + ": see status.events.draining"
 }
