@@ -16,6 +16,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/test/output"
 )
 
 // watched is a receiver with two targets, one of which refuses what it is told to, and a client of its admin API.
@@ -39,7 +40,7 @@ func watch(t *testing.T) *watched {
 		_, _ = out.Write([]byte("thanks"))
 	}))
 	t.Cleanup(target.Close)
-	w.running = &running{t: t, file: t.TempDir() + "/manifest.yaml", data: t.TempDir(), log: &lines{}, admin: true}
+	w.running = &running{t: t, file: t.TempDir() + "/manifest.yaml", data: t.TempDir(), log: &output.Text{}, admin: true}
 	w.write(manifest("first", at("crm", target.URL+"/crm?key=s3cret")+", "+strings.TrimSuffix(at("billing", target.URL+"/billing"), "}")+", eventTypes: [call.ended, call.missed]}"))
 	w.run()
 	client, err := admin.NewClient("http://" + w.adminAddress)

@@ -21,6 +21,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/admin"
 	"github.com/pbxhook/pbxhook/test/certs"
 	"github.com/pbxhook/pbxhook/test/natstest"
+	"github.com/pbxhook/pbxhook/test/output"
 )
 
 // ordered is a target that notes the order of each call's events.
@@ -115,7 +116,7 @@ func TestReceiversShareAJournal(t *testing.T) {
 	text := natsManifest(natstest.URL(servers), target.URL, "")
 	var all []*running
 	for range 3 {
-		r := &running{t: t, file: t.TempDir() + "/manifest.yaml", data: t.TempDir(), log: &lines{}, admin: true}
+		r := &running{t: t, file: t.TempDir() + "/manifest.yaml", data: t.TempDir(), log: &output.Text{}, admin: true}
 		r.write(text)
 		r.run()
 		all = append(all, r)

@@ -26,6 +26,7 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/deliver"
 	"github.com/pbxhook/pbxhook/receiver/tracing"
 	"github.com/pbxhook/pbxhook/test/loopback"
+	"github.com/pbxhook/pbxhook/test/output"
 )
 
 const patience = time.Minute
@@ -75,32 +76,14 @@ type running struct {
 	admin         bool
 	adminAddress  string
 	tracer        *tracing.Tracer
-	log           *lines
+	log           *output.Text
 	cancel        context.CancelFunc
 	done          chan error
 }
 
-// lines are what was logged.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(line)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 func start(t testing.TB, manifest string) *running {
 	t.Helper()
-	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &lines{}}
+	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &output.Text{}}
 	r.write(manifest)
 	r.run()
 	return r
@@ -232,7 +215,7 @@ func TestConfigurationIsReloaded(t *testing.T) {
 // TestDisabledDrains: what is kept goes out, and nothing new comes in.
 func TestDisabledDrains(t *testing.T) {
 	s := newTarget(t)
-	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &lines{}, drain: true}
+	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &output.Text{}, drain: true}
 	refusing := "http://" + net.JoinHostPort("127.0.0.1", "1")
 	r.write(manifest("first", at("a", refusing)))
 	r.run()

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/pbxhook/pbxhook/receiver/tracing"
+	"github.com/pbxhook/pbxhook/test/output"
 )
 
 func (r *running) metrics(openMetrics bool) string {
@@ -52,7 +53,7 @@ func TestTraces(t *testing.T) {
 	t.Cleanup(target.Close)
 	recorder := tracetest.NewSpanRecorder()
 	tracer := tracing.With(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)))
-	r := &running{t: t, file: t.TempDir() + "/manifest.yaml", data: t.TempDir(), log: &lines{}, tracer: tracer}
+	r := &running{t: t, file: t.TempDir() + "/manifest.yaml", data: t.TempDir(), log: &output.Text{}, tracer: tracer}
 	r.write(manifest("first", at("crm", target.URL)))
 	r.run()
 	request, err := http.NewRequest(http.MethodPost, "http://"+r.hooks+"/hooks/crm/callcenter/Cdr?secret=hush", strings.NewReader(cdr("1610782193.391", "09331234567", "ANSWERED")))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,25 +18,8 @@ import (
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
 	"github.com/pbxhook/pbxhook/test/loopback"
+	"github.com/pbxhook/pbxhook/test/output"
 )
-
-// buffer is what a command has printed so far.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(data []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(data)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
 
 // TestWatching: what the commands say of calls, of deliveries as they happen, and of how all fares.
 func TestWatching(t *testing.T) {
@@ -54,7 +35,7 @@ func TestWatching(t *testing.T) {
 	p := start(t, file, filepath.Join(folder, "data"))
 	pbxhook := func(args ...string) (string, error) { return run(t, "", append(args, "--admin", "http://"+p.admin)...) }
 
-	told := &buffer{}
+	told := &output.Text{}
 	tail := root()
 	tail.SetArgs([]string{"tail", "pbx", "--admin", "http://" + p.admin})
 	tail.SetOut(told)

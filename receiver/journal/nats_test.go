@@ -26,6 +26,7 @@ import (
 	"github.com/pbxhook/pbxhook/test/certs"
 	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/natstest"
+	"github.com/pbxhook/pbxhook/test/output"
 )
 
 const patience = time.Minute
@@ -580,7 +581,7 @@ func leaderIsAway(t *testing.T) (kept bool) {
 // TestNATSServersRestart, one after the other and then all at once: the stream is the one that it was.
 func TestNATSServersRestart(t *testing.T) {
 	servers := natstest.Start(t, 3, "")
-	log := &lockedText{}
+	log := &output.Text{}
 	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas, o.Log = 3, slog.New(slog.NewTextHandler(log, nil)) })
 	usable(t, n)
 	keep := func() uint64 {
@@ -612,24 +613,6 @@ func TestNATSServersRestart(t *testing.T) {
 	}
 	again(servers)
 	require.NotContains(t, log.String(), "the stream is gone")
-}
-
-// lockedText is what was logged.
-type lockedText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedText) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(line)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // TestNATSDropped: nothing is left, and to drop it once more is no error.
