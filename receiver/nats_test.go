@@ -217,12 +217,14 @@ func TestNATSAway(t *testing.T) {
 	require.NotContains(t, r.log.String(), "panic")
 }
 
-// TestNATSStreamIsGone, as when servers lose their disks, or somebody deletes it: that is said, and what comes after is
+// TestNATSStreamIsGone, or one beside it, as when servers lose their disks, or somebody deletes it: that is said, and what comes after is
 // kept and delivered, by whichever receiver.
 func TestNATSStreamIsGone(t *testing.T) {
 	stream := "pbxhook_crm_callcenter"
 	for name, gone := range map[string]func(js jetstream.JetStream) error{
-		"alone": func(js jetstream.JetStream) error { return js.DeleteStream(t.Context(), stream) },
+		"alone":       func(js jetstream.JetStream) error { return js.DeleteStream(t.Context(), stream) },
+		"the cursors": func(js jetstream.JetStream) error { return js.DeleteKeyValue(t.Context(), stream) },
+		"the leases":  func(js jetstream.JetStream) error { return js.DeleteKeyValue(t.Context(), stream+"_leases") },
 		"with all else": func(js jetstream.JetStream) (err error) {
 			for name := range js.StreamNames(t.Context()).Name() {
 				err = errors.Join(err, js.DeleteStream(t.Context(), name))
@@ -255,10 +257,19 @@ func TestNATSStreamIsGone(t *testing.T) {
 			js, err := jetstream.New(conn)
 			require.NoError(t, err)
 			require.NoError(t, gone(js))
-			for _, r := range receivers {
-				r.eventually("it is said", func() bool { return strings.Contains(r.log.String(), "the stream is gone") })
-				r.eventually("NATS is used again", func() bool { return r.problem() == "" })
+			said := func(what string) bool {
+				return strings.Contains(receivers[0].log.String()+receivers[1].log.String(), what)
 			}
+			receivers[0].eventually("it is said by who finds out first", func() bool { return said("made anew") })
+			for _, r := range receivers {
+				r.eventually("NATS is used again", func() bool {
+					return r.problem() == "" && said("the stream is gone") == strings.Contains(r.log.String(), "the stream is gone")
+				})
+			}
+			send()
+			receivers[0].stop()
+			receivers[0].run()
+			receivers[0].eventually("NATS is used after a restart", func() bool { return receivers[0].problem() == "" })
 			send()
 			target.inOrder(t)
 			for _, r := range receivers {

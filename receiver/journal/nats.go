@@ -64,7 +64,8 @@ type NATS struct {
 	letters  jetstream.KeyValue
 	stream   jetstream.Stream
 	created  time.Time // the stream: one that was made at another time is another one, which numbers its events anew
-	anew     bool      // nobody had a cursor in it when it was made
+	sound    uint64    // the last event of which is known that all cursors were there after it was kept
+	lost     bool      // cursors were lost: targets without one get what came after sound
 	problem  error     // why it cannot be used
 	heard    time.Time // when the stream's leader answered last; at first, when the journal was opened
 	state    State
@@ -129,7 +130,6 @@ func (n *NATS) look() error {
 	if missed {
 		n.wake(-1, 0)
 	}
-	n.lookBeside(ctx)
 	n.count(ctx)
 	return nil
 }
@@ -148,19 +148,27 @@ func (n *NATS) info(ctx context.Context, stream string) (*jetstream.StreamInfo, 
 	return info, nil
 }
 
-// lookBeside reads how many dead letters there are, and attempts there were. Who cannot be told keeps the last ones.
-func (n *NATS) lookBeside(ctx context.Context) {
-	letters, err := n.info(ctx, streamOf(n.letterBucket()))
-	if err != nil {
-		return
-	}
-	attempts, err := n.info(ctx, n.logStream())
-	if err != nil {
-		return
+// lookBeside reads how many dead letters there are, and attempts there were, and whether all else is there. Who cannot be
+// told keeps the last ones.
+func (n *NATS) lookBeside() error {
+	ctx, cancel := context.WithTimeout(n.ctx, natsTimeout)
+	defer cancel()
+	has := map[string]*jetstream.StreamInfo{}
+	for _, stream := range n.streams() {
+		if stream == n.name() {
+			continue
+		}
+		info, err := n.info(ctx, stream)
+		if err != nil {
+			return err
+		}
+		has[stream] = info
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.state.DeadLetters, n.state.Logged = int64(letters.State.Msgs), int64(attempts.State.LastSeq)
+	n.state.DeadLetters = int64(has[streamOf(n.letterBucket())].State.Msgs)
+	n.state.Logged = int64(has[n.logStream()].State.LastSeq)
+	return nil
 }
 
 const countsKey = "counts"

@@ -19,22 +19,53 @@ const goneTime = 5 * time.Second
 // errAnother says that another stream has taken the place of the one that was there.
 var errAnother = errors.New("the stream was made anew")
 
-// watch looks at the stream now and then, until it is gone or was made anew.
+// watch looks at the streams now and then, until one is to be made anew, or was.
 func (n *NATS) watch() {
 	for there := time.Now(); n.ctx.Err() == nil; wait(n.ctx, natsPoll) {
 		if err := n.note(); err != nil {
 			n.options.Log.Warn("the targets cannot be noted", "error", err)
 		}
 		err := n.look() // who needs what it reads finds out why it cannot be read
-		gone := errors.Is(err, jetstream.ErrStreamNotFound)
-		if errors.Is(err, errAnother) || gone && time.Since(there) >= goneTime {
+		last, other := n.State().LastSeq, error(nil)
+		if err == nil {
+			other = n.lookBeside()
+		}
+		gone, otherGone := errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(other, jetstream.ErrStreamNotFound)
+		switch {
+		case errors.Is(err, errAnother), gone && time.Since(there) >= goneTime:
 			n.startOver()
 			return
-		}
-		if !gone {
+		case otherGone:
+			n.lose()
+			if time.Since(there) >= goneTime {
+				n.options.Log.Error("a stream beside that of the events is gone, with what was in it; it is made anew", "error", other)
+				return
+			}
+		case !gone:
 			there = time.Now()
+			if err == nil && other == nil {
+				n.find(last)
+			}
 		}
 	}
+}
+
+// lose notes that cursors may have been lost; events are taken all the same.
+func (n *NATS) lose() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lost = true
+}
+
+// find takes in that there is all that is needed. Cursors that were lost are made before the next event is taken.
+func (n *NATS) find(last uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lost {
+		n.unnoted = n.targets
+		return
+	}
+	n.sound = last
 }
 
 // same is whether a stream is the one that was set up.
@@ -54,7 +85,8 @@ func (n *NATS) startOver() {
 	n.mu.Lock()
 	n.problem = errors.New("its stream is gone, with all that was in it, and is being made anew")
 	n.state.LastSeq, n.notified = 0, 0
-	n.unnoted, n.anew = n.targets, true
+	n.heard = time.Now() // what comes meanwhile waits for it
+	n.unnoted, n.lost, n.sound = n.targets, true, 0
 	parts := slices.Collect(maps.Values(n.parts))
 	n.mu.Unlock()
 	for _, p := range parts {
@@ -62,16 +94,16 @@ func (n *NATS) startOver() {
 	}
 }
 
-// beginning is the cursor of a target that has none: it gets what comes from now on, and all of a stream that was made
-// anew.
+// beginning is the cursor of a target that has none: it gets what comes from now on, and where cursors were lost what came
+// since.
 func (n *NATS) beginning(info *jetstream.StreamInfo) (Cursor, error) {
 	if err := n.same(info); err != nil {
 		return Cursor{}, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.anew {
-		return Cursor{}, nil
+	if n.lost {
+		return Cursor{Floor: n.sound}, nil
 	}
 	return Cursor{Floor: info.State.LastSeq}, nil
 }

@@ -247,11 +247,15 @@ func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) erro
 		switch {
 		case readErr != nil:
 			return readErr
+		case latest == 0: // it is gone, with its bucket, or what was read lags behind
+			if next, err = v.n.write(ctx, key, value, 0); outdated(err) && !wait(ctx, lagPause) {
+				return fmt.Errorf("write the cursor of target %s: %w", target, ctx.Err())
+			}
 		case latest <= revision: // what was read lags behind
 			if !wait(ctx, lagPause) {
 				return fmt.Errorf("write the cursor of target %s: %w", target, ctx.Err())
 			}
-		case f.Owner != v.lease.token:
+		case f.Owner != v.lease.token && f.Owner != "": // nobody's is one that was made after all were lost
 			v.lease.lose()
 			return fmt.Errorf("write the cursor of target %s: %w", target, ErrNotOwner)
 		default:

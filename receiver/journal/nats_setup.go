@@ -246,7 +246,7 @@ func (n *NATS) note() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if slices.Equal(n.unnoted, targets) {
-		n.unnoted, n.anew = nil, false
+		n.unnoted, n.lost = nil, false
 	}
 	return nil
 }
@@ -284,14 +284,14 @@ func (n *NATS) setUp() error {
 	if err != nil {
 		return err
 	}
+	info, err := n.info(n.ctx, n.name())
+	if err != nil {
+		return err
+	}
 	if !n.Ready() {
 		if _, err := n.conn.Subscribe(n.subject("wish.*"), n.hearWish); err != nil {
 			return fmt.Errorf("subscribe: %w", plainNATS(err))
 		}
-	}
-	info, err := n.info(n.ctx, n.name())
-	if err != nil {
-		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
