@@ -299,6 +299,9 @@ func (n *NATS) setUp() error {
 		n.stream, n.kv, n.letters, n.leases = stream, kv, letters, leases
 	}
 	n.created, n.heard, n.problem = info.Created, time.Now(), nil
+	if !n.lost {
+		n.sound = info.State.LastSeq
+	}
 	n.see(info)
 	return nil
 }
