@@ -244,26 +244,22 @@ func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) erro
 	for outdated(err) { // by a write of ours whose answer was lost, or by another owner
 		var f owned
 		latest, readErr := v.n.read(ctx, key, &f)
+		others := f.Owner != v.lease.token && f.Owner != "" // nobody's is one that was made after all were lost
 		switch {
 		case readErr != nil:
 			return readErr
-		case latest == 0: // it is gone, with its bucket, or what was read lags behind
-			if next, err = v.n.write(ctx, key, value, 0); outdated(err) && !wait(ctx, lagPause) {
-				return fmt.Errorf("write the cursor of target %s: %w", target, ctx.Err())
-			}
-		case latest <= revision: // what was read lags behind
-			if !wait(ctx, lagPause) {
-				return fmt.Errorf("write the cursor of target %s: %w", target, ctx.Err())
-			}
-		case f.Owner != v.lease.token && f.Owner != "": // nobody's is one that was made after all were lost
+		case others && latest > revision:
 			v.lease.lose()
 			return fmt.Errorf("write the cursor of target %s: %w", target, ErrNotOwner)
-		default:
-			revision = latest
+		case !wait(ctx, lagPause): // what was read may lag behind
+			return fmt.Errorf("write the cursor of target %s: %w", target, ctx.Err())
+		case others:
+			continue
+		case latest > 0: // else it is gone, with its bucket
 			c.RemovedAt = f.Cursor.RemovedAt
 			value.Cursor = c
-			next, err = v.n.write(ctx, key, value, latest)
 		}
+		next, err = v.n.write(ctx, key, value, latest)
 	}
 	if err != nil {
 		return err

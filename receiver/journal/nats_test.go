@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -460,6 +462,35 @@ func TestNATSTargetsChangeWhileCursorsAreWritten(t *testing.T) {
 	removed := n.State().Removed
 	require.Len(t, removed, 1)
 	require.Zero(t, removed[0].Pending)
+}
+
+// TestNATSCursorsAreGone: those that were made in their place, with numbers that begin anew, are written over.
+func TestNATSCursorsAreGone(t *testing.T) {
+	servers := natstest.Start(t, 1, "")
+	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.LeaseTime = time.Minute })
+	n.Targets([]string{"crm"})
+	usable(t, n)
+	part := share(t, n).all(t)[0]
+	crm := part.For("crm")
+	_, err := crm.OpenCursor("crm")
+	require.NoError(t, err)
+	for i := range 100 {
+		require.NoError(t, crm.Save("crm", journal.Progress{Cursor: journal.Cursor{Delivered: int64(i)}}))
+	}
+	conn, err := nats.Connect(natstest.URL(servers))
+	require.NoError(t, err)
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	require.NoError(t, err)
+	bucket := "pbxhook_crm_callcenter"
+	require.NoError(t, js.DeleteKeyValue(t.Context(), bucket))
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		kv, err := js.KeyValue(t.Context(), bucket)
+		require.NoError(c, err)
+		_, err = kv.Get(t.Context(), "cursor.0.crm")
+		require.NoError(c, err)
+	}, patience, 50*time.Millisecond)
+	require.NoError(t, crm.Save("crm", journal.Progress{Cursor: journal.Cursor{Delivered: 100}}))
 }
 
 // TestNATSIsFull, gone, and refuses: each is said, at once, and heals by itself.
