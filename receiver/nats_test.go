@@ -217,8 +217,8 @@ func TestNATSAway(t *testing.T) {
 	require.NotContains(t, r.log.String(), "panic")
 }
 
-// TestNATSStreamIsGone, or one beside it, as when servers lose their disks, or somebody deletes it: that is said, and what comes after is
-// kept and delivered, by whichever receiver.
+// TestNATSStreamIsGone, or one beside it, as when servers lose their disks, or somebody deletes it: that is said, and what
+// comes after is kept and delivered, by whichever receiver.
 func TestNATSStreamIsGone(t *testing.T) {
 	stream := "pbxhook_crm_callcenter"
 	for name, gone := range map[string]func(js jetstream.JetStream) error{

@@ -103,8 +103,8 @@ func New(options Options) *Receiver {
 	return r
 }
 
-// Run serves until ctx ends: then it takes requests for Linger, each the last on its connection, finishes the deliveries under way,
-// closes the journals and returns. While another process has a journal open it waits, not ready.
+// Run serves until ctx ends: then it takes requests for Linger, each the last on its connection, finishes the deliveries
+// under way, closes the journals and returns. While another process has a journal open it waits, not ready.
 func (r *Receiver) Run(ctx context.Context) (err error) {
 	defer r.abandon()
 	defer r.dismiss()

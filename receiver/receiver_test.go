@@ -129,13 +129,20 @@ func (r *running) stop() {
 
 func (r *running) send(password string) int {
 	r.t.Helper()
+	code, _ := r.answer(password)
+	return code
+}
+
+// answer is what a request gets; last is that it is the last one on its connection.
+func (r *running) answer(password string) (code int, last bool) {
+	r.t.Helper()
 	request, err := http.NewRequest(http.MethodPost, "http://"+r.hooks+"/hooks/crm/callcenter/Cdr", strings.NewReader(`{"unique_id":"1.2"}`))
 	require.NoError(r.t, err)
 	request.SetBasicAuth("pbx", password)
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(r.t, err)
 	_ = response.Body.Close()
-	return response.StatusCode
+	return response.StatusCode, response.Close
 }
 
 // post sends a body as a G4 Simotel would, with the first password.
@@ -303,21 +310,15 @@ func TestARestartResumes(t *testing.T) {
 // TestNobodyIsCutOffAtTheEnd: who sends on while the receiver ends is answered, and told not to come again on that
 // connection: none that is in use is closed from this side just as a request comes.
 func TestNobodyIsCutOffAtTheEnd(t *testing.T) {
-	r := start(t, manifest("p", at("a", "http://127.0.0.1:1/")))
-	r.stop()
-	r.linger = 2 * time.Second
+	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &output.Text{}, linger: 2 * time.Second}
+	r.write(manifest("p", at("a", "http://127.0.0.1:1/")))
 	r.run()
 	require.Equal(t, 202, r.send("p"))
 	r.cancel()
 	r.eventually("a sender is told", func() bool {
-		request, err := http.NewRequest(http.MethodPost, "http://"+r.hooks+"/hooks/crm/callcenter/Cdr", strings.NewReader(`{"unique_id":"1.2"}`))
-		require.NoError(t, err)
-		request.SetBasicAuth("pbx", "p")
-		response, err := http.DefaultClient.Do(request)
-		require.NoError(t, err)
-		_ = response.Body.Close()
-		require.Equal(t, http.StatusAccepted, response.StatusCode)
-		return response.Close
+		code, last := r.answer("p")
+		require.Equal(t, http.StatusAccepted, code)
+		return last
 	})
 }
 

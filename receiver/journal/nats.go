@@ -110,16 +110,16 @@ func (n *NATS) see(info *jetstream.StreamInfo) {
 }
 
 // look reads the stream's state, adds what was counted here to what all have counted, and wakes the readers when
-// something came that nobody told of. Errors say that it cannot be read.
-func (n *NATS) look() error {
+// something came that nobody told of. last is the stream's last event; errors say that it cannot be read.
+func (n *NATS) look() (last uint64, err error) {
 	ctx, cancel := context.WithTimeout(n.ctx, natsTimeout)
 	defer cancel()
 	info, err := n.info(ctx, n.name())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := n.same(info); err != nil {
-		return err
+		return 0, err
 	}
 	n.mu.Lock()
 	n.heard = time.Now()
@@ -131,7 +131,7 @@ func (n *NATS) look() error {
 		n.wake(-1, 0)
 	}
 	n.count(ctx)
-	return nil
+	return info.State.LastSeq, nil
 }
 
 // info is what a stream has, as the server says that leads it. A handle that others use must not be asked: it remembers

@@ -25,8 +25,8 @@ func (n *NATS) watch() {
 		if err := n.note(); err != nil {
 			n.options.Log.Warn("the targets cannot be noted", "error", err)
 		}
-		err := n.look() // who needs what it reads finds out why it cannot be read
-		last, other := n.State().LastSeq, error(nil)
+		last, err := n.look() // who needs what it reads finds out why it cannot be read
+		other := error(nil)
 		if err == nil {
 			other = n.lookBeside()
 		}
