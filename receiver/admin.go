@@ -72,7 +72,7 @@ func (w *webhook) hand(ctx context.Context, target, id string, seqs journal.Rang
 	}
 	for _, pt := range w.delivering() {
 		if d := pt.dispatcher(target); d != nil {
-			return d.Replay(ctx, id, seqs)
+			return d.Replay(ctx, journal.ReplayRequest{ID: id, Seqs: seqs})
 		}
 	}
 	return 0, nil

@@ -222,7 +222,7 @@ func (pt *part) replay(ctx context.Context, wish journal.Wish) error {
 	if d == nil {
 		return nil // the target is no more
 	}
-	_, err := d.Replay(ctx, wish.ID, wish.Seqs)
+	_, err := d.Replay(ctx, journal.ReplayRequest{ID: wish.ID, Seqs: wish.Seqs})
 	return err
 }
 

@@ -40,6 +40,8 @@ type Outcome struct {
 	Status     int    // HTTP status, or 0
 	Reason     string // why it was not delivered, for people
 	Reply      string // the beginning of the answer's body; only for dead letters and the delivery log
+
+	gone bool // the event is no longer stored
 }
 
 // Attempt delivers one event once. It must end when its context does.
@@ -116,7 +118,7 @@ type Dispatcher struct {
 	status  Status
 
 	logged    bool // attempts go into the delivery log
-	replays   chan *wish
+	asks      chan *ask
 	questions chan *question
 	ended     chan struct{} // closed when it delivers no more
 }
@@ -127,7 +129,7 @@ type Dispatcher struct {
 func New(name string, j journal.Part, log *slog.Logger, policy Policy, attempt Attempt) *Dispatcher {
 	return &Dispatcher{
 		name: name, journal: j, log: log.With("target", name),
-		policy: policy, attempt: attempt, changed: make(chan struct{}), replays: make(chan *wish), questions: make(chan *question), ended: make(chan struct{}),
+		policy: policy, attempt: attempt, changed: make(chan struct{}), asks: make(chan *ask), questions: make(chan *question), ended: make(chan struct{}),
 		status: Status{Name: name, Healthy: true}, logged: true,
 	}
 }
@@ -193,10 +195,13 @@ func (d *Dispatcher) Run(ctx, attempts context.Context) error {
 		jobs:       make(chan job, maxConcurrency),
 		results:    make(chan result, maxConcurrency),
 		progress:   newProgress(cursor),
+		resumed:    make(chan resumed),
+		taking:     map[*taking]bool{},
 		read:       cursor.Floor,
 	}
 	w.configure()
-	w.resumeReplays()
+	w.resumeReplays(ctx)
 	w.run(ctx, attempts)
+	w.resuming.Wait()
 	return w.flush()
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type bench struct {
 	journal store
 	policy  dispatch.Policy
 	running *dispatch.Dispatcher
+	replays atomic.Int64 // that were asked for
 
 	mu     sync.Mutex
 	log    []string // ids in the order in which they were delivered

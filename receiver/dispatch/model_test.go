@@ -89,6 +89,7 @@ type modelTarget struct {
 	inFlight int
 	tries    []attempt
 	replays  int64
+	asked    int
 }
 
 type outage struct{ from, to time.Time }
@@ -275,9 +276,13 @@ func (m *modelTarget) happen() {
 		for range 1 + m.random.IntN(4) {
 			seqs.Add(1 + uint64(m.random.IntN(int(last))))
 		}
-		n, err := m.running.Replay(context.Background(), fmt.Sprint("replay", last), seqs)
+		n, err := m.running.Replay(context.Background(), journal.ReplayRequest{ID: fmt.Sprint("replay", m.asked), Seqs: seqs, Rate: float64(m.random.IntN(3))})
+		m.asked++
 		require.NoError(m.t, err)
 		m.replays += n
+	case 4:
+		_, _, err := m.running.CancelReplay(context.Background(), fmt.Sprint("replay", m.random.IntN(m.asked+1)))
+		require.NoError(m.t, err)
 	}
 }
 
@@ -291,6 +296,13 @@ func (m *modelTarget) settle() {
 		time.Sleep(time.Minute)
 	}
 	require.Zero(m.t, m.running.Status().Pending, "%s: everything comes to an end", m.name)
+	replays, err := m.running.Replays(context.Background())
+	require.NoError(m.t, err)
+	for i := range replays {
+		r := &replays[i]
+		require.False(m.t, r.Running(), "%s has ended", r.ID)
+		require.True(m.t, r.Canceled || r.Remaining == 0, "%s has sent all", r.ID)
+	}
 	m.end(false)
 }
 

@@ -23,6 +23,13 @@ func newProgress(c journal.Cursor) *progress {
 	if p.attempts == nil {
 		p.attempts = map[uint64]int32{}
 	}
+	for i := range p.replays {
+		r := &p.replays[i]
+		if r.Running() {
+			r.Remaining = r.Seqs.Len()
+			r.Total = max(r.Total, r.Remaining)
+		}
+	}
 	return p
 }
 
@@ -59,7 +66,9 @@ func (p *progress) done(seq uint64) {
 	delete(p.attempts, seq)
 	if r := p.replay(seq); r != nil {
 		r.Seqs.Remove(seq)
-		p.replays = slices.DeleteFunc(p.replays, func(r journal.Replay) bool { return len(r.Seqs) == 0 })
+		if r.Remaining--; len(r.Seqs) == 0 {
+			p.end(r)
+		}
 		return
 	}
 	if p.has(seq) {
@@ -98,7 +107,10 @@ func (p *progress) delivered(now time.Time) {
 	p.count.LastDelivery = now.UTC()
 }
 
-func (p *progress) deadLettered() { p.count.DeadLettered++ }
+func (p *progress) deadLettered(seq uint64) {
+	p.count.DeadLettered++
+	p.failed(seq)
+}
 
 // doneAfter is how many events after a sequence number are done.
 func (p *progress) doneAfter(seq uint64) (n int64) {
@@ -109,4 +121,57 @@ func (p *progress) doneAfter(seq uint64) (n int64) {
 		n += int64(r.To - max(r.From-1, seq))
 	}
 	return n
+}
+
+// failed takes in that an event became a dead letter, or is no longer stored; where it was replayed its replay
+// counts it.
+func (p *progress) failed(seq uint64) {
+	if r := p.replay(seq); r != nil {
+		r.Failed++
+	}
+}
+
+// end takes in that a replay has ended. The last ones are remembered.
+func (p *progress) end(r *journal.Replay) {
+	r.Seqs, r.Ended = nil, time.Now().UTC()
+	p.dirty = true
+}
+
+// cancel ends a replay of which some events have not gone out.
+func (p *progress) cancel(r *journal.Replay) {
+	r.Canceled = true
+	p.end(r)
+}
+
+// replayByID returns a replay that is running or remembered, or nil.
+func (p *progress) replayByID(id string) *journal.Replay {
+	for i := range p.replays {
+		if p.replays[i].ID == id {
+			return &p.replays[i]
+		}
+	}
+	return nil
+}
+
+// running returns how many replays have not ended.
+func (p *progress) running() (n int) {
+	for i := range p.replays {
+		if p.replays[i].Running() {
+			n++
+		}
+	}
+	return n
+}
+
+// forgetEnded forgets the replays that ended first, beyond those that are remembered.
+func (p *progress) forgetEnded() {
+	for surplus := len(p.replays) - p.running() - maxEnded; surplus > 0; surplus-- {
+		oldest := -1
+		for i := range p.replays {
+			if r := &p.replays[i]; !r.Running() && (oldest < 0 || r.Ended.Before(p.replays[oldest].Ended)) {
+				oldest = i
+			}
+		}
+		p.replays = slices.Delete(p.replays, oldest, oldest+1)
+	}
 }

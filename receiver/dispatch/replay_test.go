@@ -25,7 +25,7 @@ func (b *bench) replay(seqs ...uint64) int64 {
 	for _, seq := range seqs {
 		all.Add(seq)
 	}
-	n, err := b.running.Replay(b.t.Context(), "r1", all)
+	n, err := b.running.Replay(b.t.Context(), journal.ReplayRequest{ID: fmt.Sprint("r", b.replays.Add(1)), Seqs: all})
 	require.NoError(b.t, err)
 	return n
 }
@@ -124,12 +124,12 @@ func TestReplayIsAsOldAsTheWish(t *testing.T) {
 func TestReplayIsBounded(t *testing.T) {
 	b := newBench(t)
 	b.run()
-	_, err := b.running.Replay(t.Context(), "r", journal.Ranges{{From: 1, To: 100_001}})
+	_, err := b.running.Replay(t.Context(), journal.ReplayRequest{ID: "r", Seqs: journal.Ranges{{From: 1, To: 100_001}}})
 	require.ErrorIs(t, err, dispatch.ErrTooMany)
 	stopped := dispatch.New("crm", b.journal, slog.New(slog.DiscardHandler), b.policy, b.attempt)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	_, err = stopped.Replay(ctx, "r", journal.Ranges{{From: 1, To: 1}})
+	_, err = stopped.Replay(ctx, journal.ReplayRequest{ID: "r", Seqs: journal.Ranges{{From: 1, To: 1}}})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
@@ -137,7 +137,7 @@ func TestReplayIsBounded(t *testing.T) {
 func TestReplayWaitsForNobodyWhoEnded(t *testing.T) {
 	b := newBench(t)
 	b.run()()
-	_, err := b.running.Replay(t.Context(), "r", journal.Ranges{{From: 1, To: 1}})
+	_, err := b.running.Replay(t.Context(), journal.ReplayRequest{ID: "r", Seqs: journal.Ranges{{From: 1, To: 1}}})
 	require.ErrorContains(t, err, "not delivered to any more")
 }
 

@@ -31,9 +31,14 @@ type work struct {
 	*Dispatcher
 	progress  *progress
 	lanes     map[string]*lane
-	ready     queue   // lanes whose head may be tried
-	waiting   waiting // lanes whose head must wait, soonest first
-	queued    int     // events in lanes
+	ready     readyLanes     // lanes whose head may be tried
+	waiting   waiting        // lanes whose head must wait, soonest first
+	queued    int            // events in lanes
+	replayed  int            // of these, the ones that are replayed
+	resumed   chan resumed   // events of replays that an earlier process took
+	toResume  int64          // how many of them are not in lanes yet
+	resuming  sync.WaitGroup // of the goroutine that looks them up
+	taking    map[*taking]bool
 	inFlight  int
 	read      uint64    // all up to it are in lanes or done
 	more      bool      // the journal may hold more than was read
@@ -62,6 +67,7 @@ type work struct {
 type lane struct {
 	key      string
 	seqs     []uint64 // waiting, the head first
+	live     int      // how many of them are not replayed
 	failures int      // attempts of the head that failed, for the delay
 	answered int32    // attempts of the head that the target answered
 	last     Outcome  // of the head's last attempt
@@ -113,9 +119,11 @@ func (w *work) run(ctx, attempts context.Context) {
 			w.configure()
 		case q := <-w.questions:
 			w.answer(q)
-		case wish := <-w.replays:
-			wish.taken, wish.err = w.replay(wish)
-			close(wish.done)
+		case a := <-w.asks:
+			a.do(w)
+			close(a.done)
+		case batch := <-w.resumed:
+			w.resume(batch)
 		case <-ctx.Done():
 		}
 		w.flushWhenDue()
@@ -168,7 +176,7 @@ func (w *work) fill() {
 
 // mayRead is whether there is more in the journal, and room for it in lanes.
 func (w *work) mayRead() bool {
-	return w.more && w.queued < maxQueued && len(w.ready) < readBatch
+	return w.more && w.queued-w.replayed < maxQueued && len(w.ready.live) < readBatch
 }
 
 func (w *work) enqueue(entry journal.Entry) {
@@ -180,26 +188,36 @@ func (w *work) enqueue(entry journal.Entry) {
 	if l == nil {
 		l = &lane{key: key}
 		w.lanes[key] = l
-		w.ready.push(l)
 	}
 	l.seqs = append(l.seqs, entry.Seq)
 	w.queued++
+	if w.progress.has(entry.Seq) {
+		w.replayed++
+	} else if l.live++; l.live == 1 && len(l.seqs) > 1 {
+		w.prefer(l)
+	}
 	if len(l.seqs) == 1 {
 		l.answered = w.progress.attempts[entry.Seq]
+		w.push(l)
 	}
 }
 
 // start starts as many attempts as may be under way.
 func (w *work) start(attempts context.Context) {
 	for l := w.waiting.due(time.Now()); l != nil; l = w.waiting.due(time.Now()) {
-		w.ready.push(l)
+		w.push(l)
 	}
 	for w.mayStart(time.Now()) {
-		l := w.ready.pop()
+		l := w.ready.pop(time.Now())
+		if w.canceled(l.seqs[0]) {
+			w.next(l)
+			continue
+		}
 		w.inFlight++
 		next := job{lane: l, seq: l.seqs[0], try: w.try, maxAge: w.now.MaxAge}
 		if r := w.progress.replay(next.seq); r != nil {
 			next.replay, next.replayedAt = r.ID, r.At
+			w.ready.of(r).started(time.Now())
 		}
 		if w.workers < w.inFlight {
 			w.workers++
@@ -220,19 +238,19 @@ func (w *work) work(attempts context.Context) {
 
 // hasTurn is whether there is a lane to try and room to try it in; time alone may still forbid it.
 func (w *work) hasTurn() bool {
-	return len(w.ready) > 0 && w.now.Problem == "" && !w.now.Waits && w.inFlight < min(w.now.Concurrency, maxConcurrency) && (!w.breaker.open || w.inFlight == 0)
+	return !w.ready.empty() && w.now.Problem == "" && !w.now.Waits && w.inFlight < min(w.now.Concurrency, maxConcurrency) && (!w.breaker.open || w.inFlight == 0)
 }
 
 func (w *work) mayStart(now time.Time) bool {
-	if !w.hasTurn() || w.breaker.open && now.Before(w.breaker.probe) {
+	if !w.hasTurn() || w.breaker.open && now.Before(w.breaker.probe) || w.ready.from(now).After(now) {
 		return false
 	}
 	return w.limiter == nil || w.limiter.AllowN(now, 1)
 }
 
-// mayStartAt is when breaker and rate limit let the next attempt go.
+// mayStartAt is when breaker, rate limit and the pace of replays let the next attempt go.
 func (w *work) mayStartAt(now time.Time) time.Time {
-	at := now
+	at := w.ready.from(now)
 	if w.breaker.open && w.breaker.probe.After(at) {
 		at = w.breaker.probe
 	}
@@ -295,7 +313,7 @@ func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
 	}
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
-		return journal.Record{Seq: j.seq}, Outcome{Result: Unwanted}
+		return journal.Record{Seq: j.seq, Replay: j.replay}, Outcome{Result: Unwanted, gone: true}
 	case err != nil:
 		return journal.Record{Seq: j.seq}, Outcome{Result: Retry, Reason: err.Error()}
 	case time.Since(since) >= j.maxAge:
@@ -323,6 +341,9 @@ func (w *work) settle(r result) {
 		}
 		w.next(l)
 	case Unwanted:
+		if outcome.gone {
+			w.progress.failed(l.seqs[0])
+		}
 		w.next(l)
 	case Refused:
 		if !outcome.Answered && l.last.Reason != "" { // too old: what it waited for says more
@@ -360,14 +381,13 @@ func (w *work) judge(outcome Outcome) {
 // release lets the lanes go that wait because the target was unavailable.
 func (w *work) release() {
 	for _, l := range w.waiting.blamed() {
-		w.ready.push(l)
+		w.push(l)
 	}
 }
 
 // next moves a lane on after its head is done.
 func (w *work) next(l *lane) {
-	w.progress.done(l.seqs[0])
-	w.queued--
+	w.leave(l, l.seqs[0])
 	l.seqs = l.seqs[1:]
 	l.failures, l.answered, l.blamed, l.last, l.due = 0, 0, false, Outcome{}, time.Time{}
 	if len(l.seqs) == 0 {
@@ -375,7 +395,7 @@ func (w *work) next(l *lane) {
 		return
 	}
 	l.answered = w.progress.attempts[l.seqs[0]]
-	w.ready.push(l)
+	w.push(l)
 }
 
 func (w *work) giveUp(r result, reason string) {
@@ -389,13 +409,18 @@ func (w *work) giveUp(r result, reason string) {
 	r.outcome.Reason = reason
 	w.note(r, journal.DeadLettered)
 	w.log.Warn("event became a dead letter", "id", r.record.ID, "type", r.record.Type, "reason", reason)
-	w.progress.deadLettered()
+	w.progress.deadLettered(r.record.Seq)
 	w.next(r.lane)
 }
 
 // again lets the head of a lane wait for its next attempt, or gives it up.
 func (w *work) again(r result) {
 	l := r.lane
+	if w.canceled(l.seqs[0]) {
+		w.note(r, journal.Retried)
+		w.next(l)
+		return
+	}
 	l.failures++
 	l.last = r.outcome
 	l.last.Reply = "" // memory for as long as it waits
@@ -412,7 +437,7 @@ func (w *work) again(r result) {
 	l.due = time.Time{}
 	if l.blamed && w.breaker.open {
 		w.note(r, journal.Retried)
-		w.ready.push(l) // its turn comes with a probe or with the breaker's closing
+		w.push(l) // its turn comes with a probe or with the breaker's closing
 		return
 	}
 	delay := backoff(w.now, l.failures)
@@ -458,7 +483,7 @@ func backoff(policy Policy, failures int) time.Duration {
 // report makes the status that others see.
 func (w *work) report() {
 	s := Status{
-		Name: w.name, Pending: max(0, int64(w.queued)+w.journal.Unread(w.read)-w.progress.doneAfter(w.read)),
+		Name: w.name, Pending: max(0, int64(w.queued)+w.toResume+w.journal.Unread(w.read)-w.progress.doneAfter(w.read)),
 		Floor: w.progress.floor, Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
 		LastDelivery: w.progress.count.LastDelivery, BreakerOpen: w.breaker.open,
 		Healthy: true, Told: true, PerMinute: w.rate.perMinute(time.Now()),
@@ -466,8 +491,8 @@ func (w *work) report() {
 	switch {
 	case w.now.Problem != "":
 		s.Healthy, s.LastError = false, w.now.Problem
-	case w.queued >= maxQueued:
-		s.Healthy, s.LastError = false, fmt.Sprintf("%d events wait, more are not read before some are delivered: %s", w.queued, w.lastErr)
+	case w.queued-w.replayed >= maxQueued:
+		s.Healthy, s.LastError = false, fmt.Sprintf("%d events wait, more are not read before some are delivered: %s", w.queued-w.replayed, w.lastErr)
 	case w.breaker.open || w.failures >= failingAfter:
 		s.Healthy, s.LastError = false, w.lastErr
 	case w.now.Warning != "":

@@ -120,11 +120,38 @@ type Cursor struct {
 	RemovedAt    time.Time        `json:"removedAt,omitzero"` // since when no target has it
 }
 
-// Replay is a wish of a person: events that go to a target again.
+// Replay is a replay request that a target's dispatcher has taken: events that go to the target again. It is kept
+// for a while after it ended, so that it can be listed.
 type Replay struct {
-	ID   string    `json:"id"`
-	At   time.Time `json:"at"`   // when it was asked for
-	Seqs Ranges    `json:"seqs"` // that are still to go out
+	ID        string    `json:"id"`
+	At        time.Time `json:"at"`              // when it was asked for
+	By        string    `json:"by,omitempty"`    // who asked, as they said
+	About     string    `json:"about,omitempty"` // which events, for people
+	Rate      float64   `json:"rate,omitempty"`  // attempts a second; 0: no bound
+	Seqs      Ranges    `json:"seqs"`            // that are still to go out
+	Total     int64     `json:"total,omitempty"`
+	Remaining int64     `json:"remaining,omitempty"` // as many as Seqs has; of a canceled one, those that were not sent
+	Failed    int64     `json:"failed,omitempty"`    // became dead letters, or are no longer stored
+	Ended     time.Time `json:"ended,omitzero"`      // zero while it is running
+	Canceled  bool      `json:"canceled,omitempty"`
+}
+
+// Running reports whether events of the replay are still to go out.
+func (r *Replay) Running() bool { return r.Ended.IsZero() }
+
+// ReplayRequest asks that events go to a target again, or that a replay is canceled.
+type ReplayRequest struct {
+	Target string
+	ID     string
+	At     time.Time `json:",omitzero"`
+	By     string    `json:",omitempty"`
+	About  string    `json:",omitempty"`
+	Rate   float64   `json:",omitempty"`
+	Seqs   Ranges
+	// GivenUpTo is set where dead letters are meant: events whose dead letter is gone, or newer, are left out, so
+	// that the same request made twice sends nothing twice.
+	GivenUpTo time.Time `json:",omitzero"`
+	Cancel    bool      `json:",omitempty"`
 }
 
 // Has is whether the target is done with an event, and does not get it again.
