@@ -134,6 +134,7 @@ func merge(all, one *statusz.Webhook) *statusz.Webhook {
 	}
 	e, o := &all.Events, &one.Events
 	e.Received, e.Unparsed, e.Rejected, e.OtherVersion = max(e.Received, o.Received), max(e.Unparsed, o.Unparsed), max(e.Rejected, o.Rejected), max(e.OtherVersion, o.OtherVersion)
+	e.ByName = mergeCounts(e.ByName, o.ByName)
 	e.Pending += o.Pending
 	e.LastReceivedTime = later(e.LastReceivedTime, o.LastReceivedTime)
 	if later(e.LastRejectedTime, o.LastRejectedTime) == o.LastRejectedTime && o.LastRejectedTime != nil {
@@ -234,3 +235,20 @@ func AskReceivers() Asker {
 		return report, nil
 	}
 }
+
+// mergeCounts joins what two receivers know of the counts of one journal: the higher count is the later one.
+func mergeCounts(all, one []v1alpha1.EventCount) []v1alpha1.EventCount {
+	for _, o := range one {
+		i := slices.IndexFunc(all, func(known v1alpha1.EventCount) bool { return known.Name == o.Name })
+		if i < 0 {
+			all = append(all, o)
+			continue
+		}
+		all[i].Count = max(all[i].Count, o.Count)
+		all[i].LastReceivedTime = later(all[i].LastReceivedTime, o.LastReceivedTime)
+	}
+	return all[:min(len(all), maxNames)]
+}
+
+// maxNames is how many names status.events.byName has at most.
+const maxNames = 64

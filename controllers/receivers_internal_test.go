@@ -36,3 +36,10 @@ func TestReceiversAreJoined(t *testing.T) {
 		{Name: "lab", Healthy: true, Delivered: 7},
 	}, a.report.Targets)
 }
+
+// TestMergeCounts: receivers that share a journal speak of the same events.
+func TestMergeCounts(t *testing.T) {
+	all := []v1alpha1.EventCount{{Name: "Cdr", Count: 3}, {Name: "NewState"}}
+	one := []v1alpha1.EventCount{{Name: "Cdr", Count: 2}, {Name: "NewState", Count: 1}, {Name: "Survey", Count: 4}}
+	require.Equal(t, []v1alpha1.EventCount{{Name: "Cdr", Count: 3}, {Name: "NewState", Count: 1}, {Name: "Survey", Count: 4}}, mergeCounts(all, one))
+}

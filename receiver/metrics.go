@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
+	"github.com/pbxhook/pbxhook/receiver/event"
 )
 
 // metrics are the receiver's. What journals and dispatchers count anyway is read when asked for. Labels are
@@ -27,6 +28,7 @@ const (
 	labelTarget  = "target"
 	labelCode    = "code"
 	labelResult  = "result"
+	labelEvent   = "event" // the provider's own name, of its catalogue
 )
 
 func webhookDesc(name, help string) *prometheus.Desc {
@@ -40,6 +42,7 @@ func targetDesc(name, help string) *prometheus.Desc {
 var (
 	receivedDesc    = webhookDesc("pbxhook_events_received_total", "Events accepted and kept, since the journal was made.")
 	unparsedDesc    = webhookDesc("pbxhook_events_unparsed_total", "Events that could not be decoded, since the journal was made.")
+	byNameDesc      = prometheus.NewDesc("pbxhook_events_by_name_total", "Events by the provider's own name (other: a name that pbxhook does not know; unparsed: could not be decoded), since the journal was made.", []string{labelWebhook, labelEvent}, nil)
 	versionDesc     = webhookDesc("pbxhook_events_other_version_total", "Events that came in another version than spec.version, since the journal was made.")
 	repeatedDesc    = webhookDesc("pbxhook_events_repeated_total", "Events that the PBX sent again and that were not kept again, since the journal was made.")
 	rejectedDesc    = webhookDesc("pbxhook_requests_rejected_total", "Requests that were refused, since the journal was made.")
@@ -161,7 +164,7 @@ func (m *metrics) forget(webhook, target string) {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		receivedDesc, unparsedDesc, versionDesc, repeatedDesc, rejectedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
+		receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
 		unsureDesc, pendingDesc, oldestDesc, deliveredDesc, deadDesc, healthyDesc, breakerDesc,
 	} {
 		out <- d
@@ -185,6 +188,12 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		id, state := w.id(), w.journal.State()
 		counter(receivedDesc, state.Received, id)
 		counter(unparsedDesc, state.Unparsed, id)
+		if p := w.current(); p != nil {
+			counter(byNameDesc, state.Unparsed, id, string(event.Unparsed))
+			for name, count := range closedNames(state.ByName, p.ingest.Provider) {
+				counter(byNameDesc, count, id, name)
+			}
+		}
 		counter(versionDesc, state.OtherVersion, id)
 		counter(repeatedDesc, state.Repeated, id)
 		counter(rejectedDesc, state.Rejected, id)

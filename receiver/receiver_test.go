@@ -322,6 +322,26 @@ func TestNobodyIsCutOffAtTheEnd(t *testing.T) {
 	})
 }
 
+// TestEventsByName: which of the provider's events came, and which that the webhook expects never did.
+func TestEventsByName(t *testing.T) {
+	r := start(t, strings.Replace(manifest("first", at("a", "http://127.0.0.1:1/")), "spec:", "spec:\n  events: [Cdr, NewState]", 1))
+	r.post(`{"event_name":"cdr","cuid":"1.1"}`)
+	r.post(`{"event_name":"Dance","cuid":"1.1"}`)
+	r.post(`{"event_name":`) // unparsed
+	byName := r.report().Webhooks[0].Events.ByName
+	require.Len(t, byName, 3)
+	for i, want := range []v1alpha1.EventCount{{Name: "Cdr", Count: 1}, {Name: "Dance", Count: 1}, {Name: "NewState"}} {
+		require.Equal(t, want.Name, byName[i].Name)
+		require.Equal(t, want.Count, byName[i].Count)
+		require.Equal(t, want.Count == 0, byName[i].LastReceivedTime == nil)
+	}
+	metrics := r.metrics(false)
+	for _, want := range []string{`event="Cdr",webhook="crm/callcenter"} 1`, `event="NewState",webhook="crm/callcenter"} 0`, `event="Survey",webhook="crm/callcenter"} 0`, `event="other",webhook="crm/callcenter"} 1`, `event="unparsed",webhook="crm/callcenter"} 1`} {
+		require.Contains(t, metrics, "pbxhook_events_by_name_total{"+want)
+	}
+	require.NotContains(t, metrics, `event="Dance"`)
+}
+
 func TestReadyAndMetrics(t *testing.T) {
 	r := start(t, manifest("p", at("a", "http://127.0.0.1:1/")))
 	require.Equal(t, 202, r.send("p"))

@@ -338,10 +338,15 @@ func (w *webhook) pending() (owed int64) {
 // report is how the webhook fares, with the targets that were removed a short while ago.
 func (w *webhook) report() statusz.Webhook {
 	state := w.journal.State()
+	var expected []string
+	if p := w.current(); p != nil {
+		expected = provider.Expected(p.ingest.Provider, p.manifest.Spec.Events)
+	}
 	report := statusz.Webhook{Namespace: w.namespace, Name: w.name, JournalProblem: w.problem(), Events: v1alpha1.EventsStatus{
 		Received: state.Received, Unparsed: state.Unparsed, Rejected: state.Rejected, LastReceivedTime: timeOf(state.LastReceived),
 		OtherVersion: state.OtherVersion, LastOtherVersion: state.LastOtherVersion,
 		LastRejectedTime: timeOf(state.LastRejected.At), LastRejectedReason: state.LastRejected.Reason,
+		ByName: byName(state.ByName, expected),
 	}}
 	w.eachTarget(func(s dispatch.Status, unsure int64) {
 		report.Events.Pending = max(report.Events.Pending, s.Pending)

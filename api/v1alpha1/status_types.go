@@ -248,6 +248,35 @@ type EventsStatus struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
 	LastReceivedTime *metav1.Time `json:"lastReceivedTime,omitempty"`
+
+	// byName counts the events by the provider's own names, those included that the webhook expects and that never
+	// came. What could not be decoded is not among them. Beyond 64 names the rest is counted as other.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	ByName []EventCount `json:"byName,omitempty"`
+}
+
+// EventCount is how many events came under one of the provider's own names.
+type EventCount struct {
+	// name is the provider's own name of the event, such as CallMissed.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name,omitempty"`
+
+	// count is how many came since the journal was made.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Count int64 `json:"count"`
+
+	// lastReceivedTime is when the last one came; absent where none did.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
+	LastReceivedTime *metav1.Time `json:"lastReceivedTime,omitempty"`
 }
 
 // TargetStatus is the state of one target.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/admin"
 )
 
@@ -108,6 +109,9 @@ func statusTable(w io.Writer, all []webhookStatus) {
 			last = stamp(t.Time)
 		}
 		line(w, "events\t%d received\tlast %s; %d could not be decoded, %d requests refused", s.Events.Received, last, s.Events.Unparsed, s.Events.Rejected)
+		for _, text := range byName(s.Events.ByName) {
+			line(w, "%s", text)
+		}
 		line(w, "journal\t%d events\t%.1f of %.1f MiB; %d dead letters", s.Journal.Events, mib(s.Journal.Bytes), mib(s.Journal.MaxBytes), s.Journal.DeadLetters)
 		if s.Journal.Problem != "" {
 			line(w, "\tevents are answered 503\t%s", s.Journal.Problem)
@@ -117,6 +121,26 @@ func statusTable(w io.Writer, all []webhookStatus) {
 			line(w, "%s\t%t\t%d\t%d\t%d\t%d\t%s", t.Name, t.Healthy, t.Pending, t.PerMinute, t.Delivered, t.DeadLettered, t.LastError)
 		}
 	}
+}
+
+// byName returns a row for each name under which events came, and one with the names that never came.
+func byName(counts []v1alpha1.EventCount) (rows []string) {
+	var never []string
+	for _, c := range counts {
+		if c.Count == 0 {
+			never = append(never, c.Name)
+			continue
+		}
+		last := ""
+		if c.LastReceivedTime != nil {
+			last = "last " + stamp(c.LastReceivedTime.Time)
+		}
+		rows = append(rows, fmt.Sprintf("  %s\t%d received\t%s", c.Name, c.Count, last))
+	}
+	if len(never) > 0 {
+		rows = append(rows, "  never came\t\t"+strings.Join(never, ", "))
+	}
+	return rows
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }

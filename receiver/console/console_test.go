@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/admin"
@@ -36,6 +37,7 @@ func (s *service) Webhooks() []admin.Webhook {
 func (s *service) Status() []admin.Status {
 	return []admin.Status{{
 		Webhook: "crm/callcenter", Provider: "Simotel", Journal: admin.JournalStatus{Bytes: 90, MaxBytes: 100, DeadLetters: 2},
+		Events:  v1alpha1.EventsStatus{ByName: []v1alpha1.EventCount{{Name: "Cdr", Count: 3, LastReceivedTime: &metav1.Time{Time: at}}, {Name: "NewState"}}},
 		Targets: []admin.TargetStatus{{TargetStatus: v1alpha1.TargetStatus{Name: "crm", LastError: "503 from the target", Pending: 7}, BreakerOpen: true}},
 	}}
 }

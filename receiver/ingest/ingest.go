@@ -224,6 +224,9 @@ func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *
 func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request, decoded *event.Decoded, span *tracing.Span) answer {
 	e := &decoded.Event
 	record := journal.Record{ID: strings.Clone(e.ID), Type: e.Type, Lane: bounded(e.Lane()), Request: *request, Decoded: decoded, OtherVersion: e.OtherVersion, Trace: span.Traceparent()}
+	if e.Type != event.Unparsed {
+		record.Name = strings.Clone(e.Name[:min(len(e.Name), maxID)])
+	}
 	if record.ID == "" || len(record.ID) > maxID {
 		record.ID = newID()
 	}

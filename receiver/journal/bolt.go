@@ -103,13 +103,14 @@ type counters struct {
 
 // arrivals are events that ever came.
 type arrivals struct {
-	Received         int64     `json:"received"`
-	Unparsed         int64     `json:"unparsed"`
-	OtherVersion     int64     `json:"otherVersion,omitempty"`
-	LastOtherVersion string    `json:"lastOtherVersion,omitempty"`
-	Repeated         int64     `json:"repeated"`
-	LastSeq          uint64    `json:"lastSeq"`
-	LastReceived     time.Time `json:"lastReceived,omitzero"`
+	Received         int64      `json:"received"`
+	Unparsed         int64      `json:"unparsed"`
+	OtherVersion     int64      `json:"otherVersion,omitempty"`
+	LastOtherVersion string     `json:"lastOtherVersion,omitempty"`
+	Repeated         int64      `json:"repeated"`
+	LastSeq          uint64     `json:"lastSeq"`
+	LastReceived     time.Time  `json:"lastReceived,omitzero"`
+	ByName           nameCounts `json:"byName"`
 }
 
 // rejections are requests that were refused. They are counted at any time.

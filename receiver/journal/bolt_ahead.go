@@ -28,6 +28,7 @@ func (c *counters) count(r *Record, size int64) {
 	if r.Type == event.Unparsed {
 		c.Unparsed++
 	}
+	c.ByName.add(r.Name, 1, r.Request.ReceivedAt)
 	if r.OtherVersion != "" {
 		c.OtherVersion++
 		c.LastOtherVersion = r.OtherVersion

@@ -251,6 +251,7 @@ func (b *Bolt) State() State {
 	c := &b.counters
 	return State{
 		Received: c.Received, Unparsed: c.Unparsed, Rejected: c.Rejected, LastRejected: c.LastRejected, Repeated: c.Repeated,
+		ByName:  c.ByName.list(),
 		Removed: b.removed, Dropped: c.Dropped,
 		OtherVersion: c.OtherVersion, LastOtherVersion: c.LastOtherVersion,
 		LastReceived: c.LastReceived, LastSeq: c.LastSeq, Events: c.Events, Bytes: c.Bytes, MaxBytes: b.options.MaxBytes,

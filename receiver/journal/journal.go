@@ -47,6 +47,7 @@ type Record struct {
 	Seq     uint64 // its place in the journal, from 1; set by Append
 	ID      string
 	Type    event.Type // as decoded when it arrived
+	Name    string     // the provider's own name of the event; empty where it could not be decoded
 	Lane    string     // events of one lane are delivered in order; empty: the event stands alone
 	Request event.Request
 	// Trace is the traceparent of the span that took the request, where there was one.
@@ -229,6 +230,7 @@ type State struct {
 	LastRejected Rejection
 	Repeated     int64
 	LastReceived time.Time
+	ByName       []NameCount // events by the provider's own names, sorted by name
 	Removed      []Removed
 	Dropped      int64 // removed targets whose cursors were dropped
 	// LastOtherVersion is the last version that was not expected.

@@ -24,6 +24,7 @@ type Memory struct {
 	attempts []Attempt
 	repeats  map[RepeatKey]Receipt
 	state    State
+	byName   nameCounts
 	appended chan struct{}
 	closed   bool
 }
@@ -60,6 +61,7 @@ func (m *Memory) Append(_ context.Context, r Record, key *RepeatKey) (Receipt, e
 	if r.Type == event.Unparsed {
 		m.state.Unparsed++
 	}
+	m.byName.add(r.Name, 1, r.Request.ReceivedAt)
 	close(m.appended)
 	m.appended = make(chan struct{})
 	return receipt, nil
@@ -240,7 +242,7 @@ func (m *Memory) State() State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.state
-	s.Logged = int64(len(m.attempts))
+	s.Logged, s.ByName = int64(len(m.attempts)), m.byName.list()
 	for _, letters := range m.dead {
 		s.DeadLetters += int64(len(letters))
 	}

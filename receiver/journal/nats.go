@@ -70,6 +70,7 @@ type NATS struct {
 	heard    time.Time // when the stream's leader answered last; at first, when the journal was opened
 	state    State
 	counted  natsCounts // not yet written
+	byName   nameCounts // of all receivers, as last read
 	targets  []string   // that there are
 	unnoted  []string   // targets whose cursors may not be there yet: until then no event is taken
 	notified uint64     // the highest sequence number that was told of
@@ -81,6 +82,7 @@ type natsCounts struct {
 	Unparsed, OtherVersion, Rejected, Repeated int64
 	LastOtherVersion                           string
 	LastRejected                               Rejection
+	ByName                                     nameCounts
 }
 
 func (c *natsCounts) empty() bool { return *c == natsCounts{} }
@@ -96,6 +98,7 @@ func (c *natsCounts) add(o natsCounts) {
 	if o.LastRejected.At.After(c.LastRejected.At) {
 		c.LastRejected = o.LastRejected
 	}
+	c.ByName.addAll(&o.ByName)
 }
 
 var _ Journal = (*NATS)(nil)
@@ -192,7 +195,7 @@ func (n *NATS) count(ctx context.Context) {
 		return
 	}
 	n.state.Unparsed, n.state.OtherVersion, n.state.Rejected, n.state.Repeated = all.Unparsed, all.OtherVersion, all.Rejected, all.Repeated
-	n.state.LastOtherVersion, n.state.LastRejected = all.LastOtherVersion, all.LastRejected
+	n.state.LastOtherVersion, n.state.LastRejected, n.byName = all.LastOtherVersion, all.LastRejected, all.ByName
 }
 
 // Problem implements Journal.
@@ -241,6 +244,9 @@ func (n *NATS) State() State {
 	if n.counted.LastRejected.At.After(s.LastRejected.At) {
 		s.LastRejected = n.counted.LastRejected
 	}
+	byName := n.byName
+	byName.addAll(&n.counted.ByName)
+	s.ByName = byName.list()
 	parts := slices.Collect(maps.Values(n.parts))
 	n.mu.Unlock()
 	s.Removed = removedOf(parts)

@@ -133,6 +133,7 @@ func (n *NATS) appended(part int, r *Record) {
 	if r.Type == event.Unparsed {
 		n.counted.Unparsed++
 	}
+	n.counted.ByName.add(r.Name, 1, r.Request.ReceivedAt)
 	if r.OtherVersion != "" {
 		n.counted.OtherVersion++
 		n.counted.LastOtherVersion = r.OtherVersion

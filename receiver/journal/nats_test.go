@@ -234,7 +234,9 @@ func TestNATSRepeats(t *testing.T) {
 	usable(t, a)
 	usable(t, b)
 	key := journal.RepeatKey{1, 2, 3}
-	first, err := a.Append(t.Context(), record("e1", "c"), &key)
+	named := record("e1", "c")
+	named.Name = "Cdr"
+	first, err := a.Append(t.Context(), named, &key)
 	require.NoError(t, err)
 	require.False(t, first.Repeat)
 	again, err := b.Append(t.Context(), record("e2", "c"), &key)
@@ -246,6 +248,10 @@ func TestNATSRepeats(t *testing.T) {
 		s := a.State()
 		return s.Repeated == 1 && s.Rejected == 1 && s.LastRejected.Reason == "401: no" && s.Received == 1
 	}, patience, 50*time.Millisecond, "what one receiver counts all know")
+	byName := []journal.NameCount{{Name: "Cdr", Count: 1, LastReceived: named.Request.ReceivedAt}}
+	for _, j := range []journal.Journal{a, b} {
+		require.Eventually(t, func() bool { return assert.ObjectsAreEqual(byName, j.State().ByName) }, patience, 50*time.Millisecond, "events by name, too")
+	}
 }
 
 // TestNATSPartitionsAreShared: fairly, handed over at once by one that ends, and after the lease by one that dies;

@@ -28,6 +28,7 @@ const (
 	fieldHeader
 	fieldBody
 	fieldTrace
+	fieldName
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -61,6 +62,7 @@ func encode(seq uint64, r *Record) []byte {
 		data = protowire.AppendBytes(data, r.Request.Body)
 	}
 	text(fieldTrace, r.Trace)
+	text(fieldName, r.Name)
 	binary.BigEndian.PutUint32(data, checksum(keyOf(seq), data[4:]))
 	return data
 }
@@ -172,6 +174,8 @@ func (r *Record) set(field protowire.Number, text []byte, number uint64) {
 		r.Request.Body = slices.Clone(text)
 	case fieldTrace:
 		r.Trace = string(text)
+	case fieldName:
+		r.Name = string(text)
 	}
 }
 

@@ -9,6 +9,7 @@ package provider
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
@@ -72,6 +73,35 @@ func Events(p v1alpha1.Provider) []wire.Event {
 		all = append(all, e)
 	}
 	return all
+}
+
+// Names returns the names of a provider's events, as the provider spells them.
+func Names(p v1alpha1.Provider) []string {
+	events := Events(p)
+	all := make([]string, len(events))
+	for i := range events {
+		all[i] = events[i].Name
+	}
+	return all
+}
+
+// Expected returns the names of the events that a webhook expects whose spec.events are selected: those, and the events
+// of its panel's categories among them; of none selected, all.
+func Expected(p v1alpha1.Provider, selected []string) []string {
+	known := Names(p)
+	if len(selected) == 0 {
+		return known
+	}
+	var all []string
+	for _, name := range selected {
+		if slices.Contains(known, name) {
+			all = append(all, name)
+		} else {
+			all = append(all, Categories(p, name)...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // RepeatKey is equal for two requests of a webhook that are one event; ok is false where a provider
