@@ -409,7 +409,7 @@ func TestExpressions(t *testing.T) {
 	r.write(manifest("first", with("queue", `event.call.queue = "903"`)+", "+with("bad", `event.call.queue == "903"`)))
 	s.has(t, "/bad", 1)
 	r.eventually("the last good one is named", func() bool {
-		return strings.Contains(targets()["queue"].LastError, "Syntax error") && strings.Contains(targets()["queue"].LastError, "the last good one stays in force")
+		return strings.Contains(targets()["queue"].LastError, "equality is ==") && strings.Contains(targets()["queue"].LastError, "the last good one stays in force")
 	})
 	require.False(t, targets()["queue"].Healthy)
 	r.post(`{"event_name":"CdrQueue","unique_id":"1.4","queue":"902"}`)

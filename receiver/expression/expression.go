@@ -8,9 +8,7 @@
 package expression
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/google/cel-go/cel"
@@ -111,7 +109,7 @@ func Compile(text string) (*Expression, error) {
 		return nil, err
 	}
 	if !kind.IsAssignableType(cel.BoolType) {
-		return nil, fmt.Errorf("expected an expression that is true or false, got one of type %s", kind)
+		return nil, fmt.Errorf("expected an expression that is true or false, got %s", kindWords(kind.String()))
 	}
 	return &Expression{program}, nil
 }
@@ -127,7 +125,7 @@ func compile(text string) (cel.Program, *cel.Type, error) {
 	}
 	ast, issues := e.Compile(text)
 	if issues.Err() != nil {
-		return nil, nil, describe(issues)
+		return nil, nil, explainIssues(text, issues)
 	}
 	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
 	if cost, err := e.EstimateCost(ast, sizes{}); err != nil || cost.Max > costLimit {
@@ -151,19 +149,6 @@ func (sizes) EstimateSize(checker.AstNode) *checker.SizeEstimate {
 // EstimateCallCost implements checker.CostEstimator: CEL knows its own functions.
 func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
 	return nil
-}
-
-// describe puts what is wrong on one line, for conditions.
-func describe(issues *cel.Issues) error {
-	var all []error
-	for i, issue := range issues.Errors() {
-		if i == 3 {
-			break
-		}
-		message := strings.ReplaceAll(strings.TrimSpace(issue.Message), "\n", " ")
-		all = append(all, fmt.Errorf("%s (line %d, column %d)", message, issue.Location.Line(), issue.Location.Column()+1))
-	}
-	return errors.New(strings.ReplaceAll(errors.Join(all...).Error(), "\n", "; "))
 }
 
 // Holds is whether the condition holds of an event. An error says that it could not be told: a key

@@ -108,7 +108,7 @@ func TestTargetWants(t *testing.T) {
 	good, err := filter.CompileTarget(&v1alpha1.Target{Expression: `event.call.queue == "1"`})
 	require.NoError(t, err)
 	f, err := filter.CompileTarget(&v1alpha1.Target{Expression: `event.call.queue ==`})
-	require.ErrorContains(t, err, "expression: Syntax error")
+	require.ErrorContains(t, err, "expression: the expression ends where more is expected")
 	f.KeepExpression(good)
 	wanted, err := f.Wants(ended)
 	require.NoError(t, err)
