@@ -35,7 +35,14 @@ func (f Finding) String() string {
 func (v *Validator) Explain(object *unstructured.Unstructured, errs field.ErrorList) []Finding {
 	var findings []Finding
 	explain := func(err *field.Error) {
-		findings = append(findings, Finding{Field: err.Field, Message: v.explain(object.Object, err)})
+		f := Finding{Field: err.Field, Message: v.explain(object.Object, err)}
+		if f.Field == wholeObject {
+			f.Field = ""
+		}
+		if rest, ok := strings.CutPrefix(f.Message, "metadata.name "); ok { // rules cannot give this field's path
+			f.Field, f.Message = "metadata.name", rest+", got "+describeValue(object.GetName(), true)
+		}
+		findings = append(findings, f)
 	}
 	said := func(field string) bool {
 		return slices.ContainsFunc(findings, func(f Finding) bool { return f.Field == field })
@@ -63,7 +70,7 @@ func splitRules(errs field.ErrorList) (rules, others field.ErrorList) {
 	for _, err := range errs {
 		switch {
 		case isUnreadable(err):
-		case err.Type == field.ErrorTypeInvalid && bodyMessage.FindString(err.Detail) == "" && err.Detail != unknownField:
+		case err.Type == field.ErrorTypeInvalid && bodyMessage.FindString(err.Detail) == "" && err.Detail != unknownField && !strings.Contains(err.Detail, "RFC 1123"):
 			rules = append(rules, err)
 		default:
 			others = append(others, err)
@@ -73,6 +80,7 @@ func splitRules(errs field.ErrorList) (rules, others field.ErrorList) {
 }
 
 const (
+	wholeObject    = "<nil>" // the path of an error about no field
 	unknownField   = "unknown field"
 	evaluatingRule = " evaluating rule: "
 )
@@ -100,7 +108,12 @@ func (v *Validator) explain(content map[string]any, err *field.Error) string {
 		return explainEnum(err, got)
 	case err.Type == field.ErrorTypeDuplicate:
 		return fmt.Sprintf("%s is there twice: remove or rename one", describeKey(err.BadValue))
-	case err.Type == field.ErrorTypeTooLong, err.Type == field.ErrorTypeTooMany:
+	case err.Type == field.ErrorTypeTooLong:
+		if s := v.schemaAt(err.Field); s != nil && s.ValueValidation != nil && patterns[s.ValueValidation.Pattern] != "" {
+			return fmt.Sprintf("expected %s (%s), got %s", patterns[s.ValueValidation.Pattern], err.Detail, got)
+		}
+		return fmt.Sprintf("%s, got %d", err.Detail, len(fmt.Sprint(value)))
+	case err.Type == field.ErrorTypeTooMany:
 		return err.Detail
 	}
 	if match := bodyMessage.FindStringSubmatch(err.Detail); match != nil {

@@ -1,90 +1,82 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/api/validation"
-	"github.com/pbxhook/pbxhook/receiver/config"
-	"github.com/pbxhook/pbxhook/receiver/expression"
-	"github.com/pbxhook/pbxhook/receiver/filter"
+	"github.com/pbxhook/pbxhook/cmd/pbxhook/check"
 )
 
 func checkCommand() *cobra.Command {
-	var files []string
+	var options check.Options
+	var output string
 	cmd := &cobra.Command{
 		Use:   "check -f FILE...",
 		Short: "Judge manifests as the API server and the receiver will",
-		Args:  cobra.NoArgs,
+		Long: "Judge manifests as the API server and the receiver will: schema, rules, expressions, templates, and the\n" +
+			"Secrets that they refer to. Every finding is a line with its place; warnings may be right elsewhere (a Secret\n" +
+			"that is in the cluster alone). The exit status is 1 where there is an error.",
+		Example: "  pbxhook check -f webhook.yaml\n" +
+			"  kustomize build . | pbxhook check -f - -o json\n" +
+			"  pbxhook check --local -f webhook.yaml   # for pbxhook run: targets on this machine are meant",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "" && output != "json" {
+				return fmt.Errorf("-o: expected json, got %q", output)
+			}
 			judge, err := validation.New()
 			if err != nil {
 				return err
 			}
-			manifests, err := loader(judge, files)()
+			options.Stdin = cmd.InOrStdin()
+			report, err := check.Examine(cmd.Context(), judge, options)
 			if err != nil {
 				return err
 			}
-			bad := false
-			for _, w := range manifests.Webhooks {
-				findings, notes := examine(w, manifests)
-				id := w.Namespace + "/" + w.Name
-				for _, finding := range findings {
-					bad = true
-					cmd.Printf("%s: %s\n", id, finding)
-				}
-				for _, note := range notes {
-					cmd.Printf("%s: note: %s\n", id, note)
-				}
-				if len(findings) == 0 {
-					cmd.Printf("%s: ok\n", id)
-				}
-			}
-			if bad {
-				return errors.New("not all manifests are good")
-			}
-			return nil
+			return printReport(cmd, report, output)
 		},
 	}
-	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file or folder of manifests; may be given several times")
+	flags := cmd.Flags()
+	flags.StringArrayVarP(&options.Files, "filename", "f", nil, "file or folder of manifests, or - for standard input; may be given several times")
+	flags.StringVarP(&output, "output", "o", "", "json, or lines")
+	flags.BoolVar(&options.Local, "local", false, "the manifests are for pbxhook run: targets on this machine are meant")
 	if err := cmd.MarkFlagRequired("filename"); err != nil {
 		panic(err) // the flag is named a few lines above
 	}
 	return cmd
 }
 
-// examine finds what only the receiver can know. Findings are wrong; notes may be right elsewhere.
-func examine(w *v1alpha1.PBXWebhook, manifests *config.Manifests) (findings, notes []string) {
-	if _, err := time.LoadLocation(w.Spec.TimeZone); err != nil {
-		findings = append(findings, fmt.Sprintf("spec.timeZone: expected an IANA time zone such as Asia/Tehran, got %q", w.Spec.TimeZone))
-	}
-	if _, err := filter.Compile(&w.Spec); err != nil {
-		findings = append(findings, fmt.Sprintf("spec.%v", err))
-	}
-	for i := range w.Spec.Targets {
-		t := &w.Spec.Targets[i]
-		if _, err := filter.CompileTarget(t); err != nil {
-			findings = append(findings, fmt.Sprintf("spec.targets[%s].%v", t.Name, err))
+// printReport prints the findings, and fails where one is an error.
+func printReport(cmd *cobra.Command, report *check.Report, output string) error {
+	if output == "json" {
+		findings := report.Findings
+		if findings == nil {
+			findings = []check.Finding{}
 		}
-		if t.Format == v1alpha1.FormatTemplate {
-			if _, err := expression.CompileTemplate(t.Template); err != nil {
-				findings = append(findings, fmt.Sprintf("spec.targets[%s].template: %v", t.Name, err))
+		if err := printJSON(cmd.OutOrStdout(), findings); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range report.Findings {
+			line(cmd.OutOrStdout(), "%s", f)
+		}
+		for _, o := range report.Objects {
+			if report.ErrorsOf(o) == 0 {
+				line(cmd.OutOrStdout(), "%s: %s: ok", o.File, o.ID)
 			}
 		}
 	}
-	for _, ref := range w.Spec.References() {
-		values, known := manifests.Values(ref.Kind, w.Namespace, ref.Name)
-		if !known {
-			notes = append(notes, fmt.Sprintf("%s: %s %s is not in these files: it must be in the cluster", ref.Field, ref.Kind, ref.Name))
-			continue
-		}
-		if err := ref.Check(values); err != nil {
-			findings = append(findings, fmt.Sprintf("%s: %v", ref.Field, err))
-		}
+	if n := report.Errors(); n > 0 {
+		return fmt.Errorf("not all manifests are good: %d %s", n, plural(n, "error", "errors"))
 	}
-	return findings, notes
+	return nil
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pbxhook/pbxhook/cmd/pbxhook/check"
 	"github.com/pbxhook/pbxhook/receiver/expression"
 	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/testenv"
@@ -130,21 +131,22 @@ func TestDocumentedManifestsAreGood(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	const webhook = "apiVersion: pbxhook.io/v1alpha1\nkind: PBXWebhook\nmetadata: {name: a}\nspec:\n  provider: Simotel\n  credentials: {secretRef: {name: pbx}}\n  targets: [{name: crm, url: \"http://crm/\"%s}]\n"
+	const bad = "not all manifests are good: 1 error"
 	for name, tc := range map[string]struct{ text, want, fails string }{
 		"good":            {fmt.Sprintf(webhook, "") + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: pbx}\nstringData: {token: t}\n", "default/a: ok", ""},
-		"no Secret here":  {fmt.Sprintf(webhook, ""), "note: spec.credentials.secretRef: Secret pbx is not in these files", ""},
-		"incomplete":      {fmt.Sprintf(webhook, "") + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: pbx}\nstringData: {username: t}\n", "has a username and no password", "not all manifests are good"},
-		"against a rule":  {fmt.Sprintf(webhook, ", template: x"), "", "template goes with format Template"},
-		"unknown field":   {fmt.Sprintf(webhook, ", tiemout: 1s"), "", "unknown field"},
-		"wrong time zone": {fmt.Sprintf(webhook, "") + "  timeZone: Asia/Nowhere\n", "expected an IANA time zone", "not all manifests are good"},
-		"nats":            {fmt.Sprintf(webhook, "") + "  journal: {nats: {url: \"nats://nats:4222\", credentialsSecretRef: {name: nats}}}\n", "note: spec.journal.nats.credentialsSecretRef: Secret nats is not in these files", ""},
+		"no Secret here":  {fmt.Sprintf(webhook, ""), ":6:17: warning: default/a: spec.credentials.secretRef: Secret pbx is not in these files", ""},
+		"incomplete":      {fmt.Sprintf(webhook, "") + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: pbx}\nstringData: {username: t}\n", "has a username and no password", bad},
+		"against a rule":  {fmt.Sprintf(webhook, ", template: x"), "template goes with format Template", bad},
+		"unknown field":   {fmt.Sprintf(webhook, ", tiemout: 1s"), ":7:45: error: default/a: spec.targets[0].tiemout: unknown field; did you mean timeout?", bad},
+		"wrong time zone": {fmt.Sprintf(webhook, "") + "  timeZone: Asia/Nowhere\n", "expected an IANA time zone", bad},
+		"nats":            {fmt.Sprintf(webhook, "") + "  journal: {nats: {url: \"nats://nats:4222\", credentialsSecretRef: {name: nats}}}\n", "spec.journal.nats.credentialsSecretRef: Secret nats is not in these files", ""},
 		"template":        {fmt.Sprintf(webhook, ", format: Template, template: \"{'phone': event.call.from.number}\""), "default/a: ok", ""},
-		"bad template":    {fmt.Sprintf(webhook, ", format: Template, template: \"{'phone': event.call.phone}\""), "spec.targets[crm].template: undefined field 'phone'", "not all manifests are good"},
+		"bad template":    {fmt.Sprintf(webhook, ", format: Template, template: \"{'phone': event.call.phone}\""), "spec.targets[crm].template: undefined field 'phone'", bad},
 		"expression":      {fmt.Sprintf(webhook, ", expression: event.call.talkSeconds > 10"), "default/a: ok", ""},
-		"bad expression":  {fmt.Sprintf(webhook, ", expression: event.call.talkSecs > 10"), "spec.targets[crm].expression: undefined field 'talkSecs' (line 1, column 11)", "not all manifests are good"},
-		"bad filter":      {fmt.Sprintf(webhook, "") + "  filter: {expression: event.call.queue}\n", "spec.filter.expression: expected an expression that is true or false", "not all manifests are good"},
+		"bad expression":  {fmt.Sprintf(webhook, ", expression: event.call.talkSecs > 10"), "spec.targets[crm].expression: undefined field 'talkSecs'; did you mean talkSeconds? (line 1, column 11)", bad},
+		"bad filter":      {fmt.Sprintf(webhook, "") + "  filter: {expression: event.call.queue}\n", "spec.filter.expression: expected an expression that is true or false", bad},
 		"no webhook":      {"apiVersion: v1\nkind: Secret\nmetadata: {name: pbx}\n", "", "expected a PBXWebhook"},
-		"not YAML":        {"{", "", "not YAML"},
+		"not YAML":        {"{", "expected a value", bad},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "w.yaml")
@@ -156,8 +158,19 @@ func TestCheck(t *testing.T) {
 				require.ErrorContains(t, err, tc.fails)
 			}
 			require.Contains(t, out, tc.want)
+			fromStdin, stdinErr := run(t, tc.text, "check", "-f", "-")
+			require.Equal(t, err == nil, stdinErr == nil)
+			require.Equal(t, strings.ReplaceAll(out, file, "standard input"), fromStdin)
 		})
 	}
+	out, err := run(t, fmt.Sprintf(webhook, ", tiemout: 1s"), "check", "-f", "-", "-o", "json")
+	require.Error(t, err)
+	var findings []check.Finding
+	require.NoError(t, json.Unmarshal([]byte(out), &findings))
+	require.Equal(t, check.Finding{File: "standard input", Line: 7, Column: 45, Object: "default/a", Field: "spec.targets[0].tiemout", Severity: check.Error, Message: "unknown field; did you mean timeout?"}, findings[len(findings)-1])
+	_, err = run(t, "", "check", "-f", "-", "-o", "xml")
+	require.ErrorContains(t, err, `-o: expected json, got "xml"`)
+
 	samples, err := run(t, "", "check", "-f", filepath.Join(testenv.Root(), "config", "samples", "simotel.yaml"),
 		"-f", filepath.Join(testenv.Root(), "config", "samples", "voipstudio.yaml"), "-f", filepath.Join(testenv.Root(), "config", "samples", "acefone.yaml"))
 	require.NoError(t, err, samples)

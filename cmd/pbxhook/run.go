@@ -85,11 +85,15 @@ func admit(judge *validation.Validator, d config.Document) (*v1alpha1.PBXWebhook
 		err = object.UnmarshalJSON(data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: read PBXWebhook: %w", d.File, err)
+		return nil, fmt.Errorf("%s: read PBXWebhook: %w", d.File, config.ExplainYAML(err))
 	}
 	webhook, errs := judge.Create(context.Background(), object)
 	if len(errs) > 0 {
-		return nil, fmt.Errorf("%s: PBXWebhook %s: %w", d.File, object.GetName(), errs.ToAggregate())
+		var words []string
+		for _, finding := range judge.Explain(object, errs) {
+			words = append(words, finding.String())
+		}
+		return nil, fmt.Errorf("%s: PBXWebhook %s: %s", d.File, object.GetName(), strings.Join(words, "; "))
 	}
 	return webhook, nil
 }

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	maxFile      = 8 << 20 // bytes of one file
+	MaxFile      = 8 << 20 // bytes of one file
 	maxDocuments = 10_000
 )
 
@@ -44,18 +44,21 @@ type Document struct {
 	YAML []byte
 }
 
+// New returns manifests without any document.
+func New() *Manifests { return &Manifests{values: map[string]map[string][]byte{}} }
+
 // Load reads files; a folder stands for the .yaml, .yml and .json files in it. finish turns one
 // written PBXWebhook into a webhook with defaults, and may refuse it; nil takes it as it stands.
 // With an error, what is returned has the hash alone, if the files could be read.
 func Load(paths []string, finish func(Document) (*v1alpha1.PBXWebhook, error)) (*Manifests, error) {
-	files, err := expand(paths)
+	files, err := Files(paths)
 	if err != nil {
 		return nil, err
 	}
 	texts := make([][]byte, len(files))
 	hash := sha256.New()
 	for i, file := range files {
-		if texts[i], err = readBounded(file); err != nil {
+		if texts[i], err = ReadFile(file); err != nil {
 			return nil, err
 		}
 		hash.Write(texts[i])
@@ -69,7 +72,8 @@ func Parse(text []byte) (*Manifests, error) {
 }
 
 func assemble(files []string, texts [][]byte, hash string, finish func(Document) (*v1alpha1.PBXWebhook, error)) (*Manifests, error) {
-	m := &Manifests{values: map[string]map[string][]byte{}, Hash: hash}
+	m := New()
+	m.Hash = hash
 	for i, file := range files {
 		if err := m.add(file, texts[i]); err != nil {
 			return &Manifests{Hash: m.Hash}, err
@@ -111,7 +115,8 @@ func finishOne(document Document, finish func(Document) (*v1alpha1.PBXWebhook, e
 	return webhook, nil
 }
 
-func expand(paths []string) ([]string, error) {
+// Files returns the files that paths stand for: of a folder, the .yaml, .yml and .json files in it.
+func Files(paths []string) ([]string, error) {
 	var files []string
 	for _, path := range paths {
 		info, err := os.Stat(path)
@@ -145,18 +150,19 @@ func IsManifest(name string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
 }
 
-func readBounded(path string) ([]byte, error) {
+// ReadFile reads a file of at most 8 MiB.
+func ReadFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read manifests: %w", err)
 	}
 	defer func() { _ = file.Close() }() // it was only read
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(file, MaxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("read %s: expected at most %d MiB", path, maxFile>>20)
+	if len(data) > MaxFile {
+		return nil, fmt.Errorf("read %s: expected at most %d MiB", path, MaxFile>>20)
 	}
 	return data, nil
 }
@@ -179,16 +185,17 @@ func (m *Manifests) add(file string, data []byte) error {
 		if len(bytes.TrimSpace(document)) == 0 {
 			continue
 		}
-		if err := m.addDocument(file, document); err != nil {
+		if err := m.Add(file, document); err != nil {
 			return fmt.Errorf("%s: document %d: %w", file, n+1, err)
 		}
 	}
 }
 
-func (m *Manifests) addDocument(file string, document []byte) error {
+// Add reads one document. Kinds that are not for the receiver are passed over.
+func (m *Manifests) Add(file string, document []byte) error {
 	var meta metav1.TypeMeta
 	if err := sigsyaml.Unmarshal(document, &meta); err != nil {
-		return fmt.Errorf("not YAML of a Kubernetes object: %w", err)
+		return fmt.Errorf("not YAML of a Kubernetes object: %w", ExplainYAML(err))
 	}
 	switch {
 	case meta.Kind == v1alpha1.Kind && strings.HasPrefix(meta.APIVersion, v1alpha1.GroupVersion.Group+"/"):
