@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ import (
 type numbersFlag bool
 
 func (n *numbersFlag) add(cmd *cobra.Command) {
-	cmd.PersistentFlags().BoolVar((*bool)(n), "numbers", false, "show numbers, of which tables show the last digits alone")
+	cmd.PersistentFlags().BoolVar((*bool)(n), "show-numbers", false, "show numbers, of which tables show the last digits alone")
 }
 
 func (n numbersFlag) of(number string) string {
@@ -37,10 +38,14 @@ func callsCommand() *cobra.Command {
 	var numbers numbersFlag
 	var q admin.CallQuery
 	var from, to, kind, outcome string
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "calls [NAME] [-n NAMESPACE | --admin URL]",
 		Short: "List calls, the latest first: what came, and what became of it at each target",
-		Args:  cobra.MaximumNArgs(1),
+		Example: "  pbxhook calls callcenter -n crm --from 2h\n" +
+			"  pbxhook calls crm/callcenter --type call.missed --outcome deadLettered\n" +
+			"  pbxhook calls --search 0912 --show-numbers     # of a local pbxhook run",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := output.check()
 			if err == nil {
@@ -52,16 +57,34 @@ func callsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := oneOf("--type", kind, texts(event.Types)); err != nil {
+				return err
+			}
+			if err := oneOf("--outcome", outcome, texts(admin.Outcomes)); err != nil {
+				return err
+			}
 			q.Type, q.Outcome = event.Type(kind), admin.Outcome(outcome)
-			page := admin.CallPage{Calls: []admin.Call{}}
+			if all {
+				q.Limit = math.MaxInt
+			}
+			found := callList{calls: []admin.Call{}}
 			if err := receiver.each(cmd.Context(), first(args), func(ctx context.Context, c *admin.Client, w admin.Webhook) error {
 				q.Webhook = w.String()
-				return collect(ctx, c, q, &page)
+				if err := knownTarget(ctx, c, w, q.Target); err != nil {
+					return err
+				}
+				return found.collect(ctx, c, q)
 			}); err != nil {
 				return err
 			}
-			slices.SortStableFunc(page.Calls, func(a, b admin.Call) int { return b.Last.Compare(a.Last) })
-			return output.write(cmd.OutOrStdout(), page.Calls, func(w io.Writer) { callTable(w, page.Calls, numbers) })
+			slices.SortStableFunc(found.calls, func(a, b admin.Call) int { return b.Last.Compare(a.Last) })
+			if err := output.write(cmd.OutOrStdout(), found.calls, func(w io.Writer) { callTable(w, found.calls, numbers) }); err != nil {
+				return err
+			}
+			if found.cut {
+				cmd.PrintErrf("There are more calls than these %d: --all lists all of them, --limit N more.\n", len(found.calls))
+			}
+			return nil
 		},
 	}
 	receiver.add(cmd)
@@ -75,38 +98,47 @@ func callsCommand() *cobra.Command {
 	flags.StringVar(&from, "from", "", "events received then or later: 2026-11-22T08:00:00Z, or 2h for two hours ago")
 	flags.StringVar(&to, "to", "", "events received before")
 	flags.IntVar(&q.Limit, "limit", admin.DefaultCalls, "how many to list of each webhook, at most")
-	var types, outcomes []string
-	for _, one := range event.Types {
-		types = append(types, string(one))
-	}
-	for _, one := range admin.Outcomes {
-		outcomes = append(outcomes, string(one))
-	}
-	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(types, cobra.ShellCompDirectiveNoFileComp))       // it is a flag
-	_ = cmd.RegisterFlagCompletionFunc("outcome", cobra.FixedCompletions(outcomes, cobra.ShellCompDirectiveNoFileComp)) // likewise
+	flags.BoolVar(&all, "all", false, "list all")
+	cmd.MarkFlagsMutuallyExclusive("all", "limit")
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(texts(event.Types), cobra.ShellCompDirectiveNoFileComp))       // it is a flag
+	_ = cmd.RegisterFlagCompletionFunc("outcome", cobra.FixedCompletions(texts(admin.Outcomes), cobra.ShellCompDirectiveNoFileComp)) // it is one too
+	_ = cmd.RegisterFlagCompletionFunc("target", receiver.completeTargets)                                                           // it is one too
 	cmd.AddCommand(showCall(&receiver, &numbers))
 	return cmd
 }
 
+// callList is what a search of one or several webhooks found.
+type callList struct {
+	calls []admin.Call
+	cut   bool // there are more than were asked for
+}
+
 // collect follows the pages of a search until there are as many calls as asked for.
-func collect(ctx context.Context, c *admin.Client, q admin.CallQuery, all *admin.CallPage) error {
-	for wanted := q.Limit; wanted > 0; {
+func (l *callList) collect(ctx context.Context, c *admin.Client, q admin.CallQuery) error {
+	for wanted := q.Limit; ; {
 		q.Limit = min(wanted, admin.MaxCalls)
 		page, err := c.Calls(ctx, q)
 		if err != nil {
 			return err
 		}
-		all.Calls = append(all.Calls, page.Calls...)
+		l.calls = append(l.calls, page.Calls...)
+		wanted -= len(page.Calls)
 		if page.Before.IsZero() {
 			return nil
 		}
-		wanted -= len(page.Calls)
+		if wanted <= 0 {
+			l.cut = true
+			return nil
+		}
 		q.Before = page.Before
 	}
-	return nil
 }
 
 func callTable(w io.Writer, calls []admin.Call, numbers numbersFlag) {
+	if len(calls) == 0 {
+		line(w, "No calls found.")
+		return
+	}
 	line(w, "LAST EVENT\tWEBHOOK\tCALL\tFROM\tTO\tSTATE\tEVENTS\tTARGETS")
 	for _, c := range calls {
 		id := c.ID

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 
+	"github.com/pbxhook/pbxhook/api/spelling"
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
 	"github.com/pbxhook/pbxhook/receiver/admin"
@@ -34,23 +38,70 @@ const completeTime = 3 * time.Second
 // receiverFlags say which receiver to ask: one on this machine by --admin, else that of a webhook in a
 // cluster, by forwarding a port of its pod.
 type receiverFlags struct {
-	admin, namespace string
+	admin, namespace, kubeconfig, context string
 }
 
 func (f *receiverFlags) add(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&f.admin, "admin", "", "URL of the admin API of a local pbxhook run, such as http://127.0.0.1:9091")
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&f.admin, "admin", "", "URL of the admin API of a local pbxhook run (default: "+localAdmin+", where one runs and no webhook is named)")
+	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the webhook (default: that of the kubeconfig's context, or default)")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: $KUBECONFIG, or ~/.kube/config)")
+	flags.StringVar(&f.context, "context", "", "context of the kubeconfig (default: its current one)")
 	cmd.ValidArgsFunction = f.complete
-	cmd.PersistentFlags().StringVarP(&f.namespace, "namespace", "n", "", "namespace of the webhook (default: that of the kubeconfig's context, or default)")
+	_ = cmd.RegisterFlagCompletionFunc("context", f.completeContexts) // it was added a line above
+}
+
+// localAdmin is where a local receiver serves the admin API, unless it was told otherwise.
+const localAdmin = "http://127.0.0.1:9091"
+
+// probed is where one is looked for; tests look elsewhere, since somebody may have one running.
+var probed = localAdmin
+
+// probeTime is how long a local receiver is looked for.
+const probeTime = time.Second
+
+// name splits a webhook's name as tables print it, namespace/name, and takes the namespace from it.
+func (f *receiverFlags) name(text string) (string, error) {
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok {
+		return text, nil
+	}
+	if f.namespace != "" && f.namespace != namespace {
+		return "", fmt.Errorf("the webhook %s is not in the namespace %s that -n names: leave one of them out", text, f.namespace)
+	}
+	f.namespace = namespace
+	return name, nil
+}
+
+// findLocal takes the receiver on this machine where neither a webhook nor --admin was given.
+func (f *receiverFlags) findLocal(ctx context.Context, name string) error {
+	if f.admin != "" || name != "" {
+		return nil
+	}
+	client, err := admin.NewClient(probed)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	if _, err := client.Webhooks(ctx); err != nil {
+		return fmt.Errorf("expected the webhook's name (with -n NAMESPACE), or a receiver on this machine: none answers at %s; give the URL of its admin API with --admin", probed)
+	}
+	f.admin = probed
+	return nil
 }
 
 // connect returns a client and the webhooks that are meant: the one that is named or, of a local
 // receiver, all. end ends the connection.
 func (f *receiverFlags) connect(ctx context.Context, name string) (client *admin.Client, webhooks []admin.Webhook, end func(), err error) {
+	if name, err = f.name(name); err == nil {
+		err = f.findLocal(ctx, name)
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	base, end := f.admin, func() {}
 	if base == "" {
-		if name == "" {
-			return nil, nil, nil, errors.New("expected the webhook's name (with -n NAMESPACE), or --admin with the URL of a local receiver's admin API")
-		}
 		tunnel, err := f.forward(ctx, name, anyPort)
 		if err != nil {
 			return nil, nil, nil, err
@@ -81,14 +132,38 @@ func (f *receiverFlags) meant(ctx context.Context, base, name string) (*admin.Cl
 		}
 	}
 	if len(webhooks) == 0 {
-		return nil, nil, fmt.Errorf("%w: this receiver serves %v", admin.ErrNotFound, all)
+		return nil, nil, fmt.Errorf("%w: no webhook %s: this receiver serves %s", admin.ErrNotFound, cmp.Or(name, "in namespace "+f.namespace), join(all)+spelling.DidYouMean(name, namesOf(all)))
 	}
 	return client, webhooks, nil
 }
 
+// join lists webhooks as tables print them.
+func join(all []admin.Webhook) string {
+	var texts []string
+	for _, w := range all {
+		texts = append(texts, w.String())
+	}
+	return cmp.Or(strings.Join(texts, ", "), "none")
+}
+
+func namesOf(all []admin.Webhook) []string {
+	var names []string
+	for _, w := range all {
+		names = append(names, w.Name)
+	}
+	return names
+}
+
+// kubeconfigLoader reads the kubeconfig that the flags name.
+func (f *receiverFlags) kubeconfigLoader() clientcmd.ClientConfig {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: f.context})
+}
+
 // cluster reads the kubeconfig, and with it the namespace where none was given.
 func (f *receiverFlags) cluster() (*rest.Config, error) {
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{})
+	loader := f.kubeconfigLoader()
 	config, err := loader.ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("read the kubeconfig (or give --admin, for a local receiver): %w", err)
@@ -124,6 +199,15 @@ func (f *receiverFlags) conditions(ctx context.Context, name string) ([]metav1.C
 	return w.Status.Conditions, nil
 }
 
+// completeContexts completes the contexts of the kubeconfig.
+func (f *receiverFlags) completeContexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	raw, err := f.kubeconfigLoader().RawConfig()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return slices.Sorted(maps.Keys(raw.Contexts)), cobra.ShellCompDirectiveNoFileComp
+}
+
 // complete completes the names of the namespace's webhooks.
 func (f *receiverFlags) complete(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	config, err := f.cluster()
@@ -145,6 +229,54 @@ func (f *receiverFlags) complete(cmd *cobra.Command, args []string, _ string) ([
 		names = append(names, list.Items[i].GetName())
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeTargets completes the targets of the webhooks that are meant.
+func (f *receiverFlags) completeTargets(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	defer cancel()
+	var names []string
+	if err := f.each(ctx, first(args), func(ctx context.Context, c *admin.Client, w admin.Webhook) error {
+		of, err := targetNames(ctx, c, w)
+		names = append(names, of...)
+		return err
+	}); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	slices.Sort(names)
+	return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
+}
+
+// targetNames returns the names of a webhook's targets.
+func targetNames(ctx context.Context, c *admin.Client, w admin.Webhook) ([]string, error) {
+	all, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range all {
+		for _, t := range s.Targets {
+			if s.Webhook == w.String() {
+				names = append(names, t.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
+// knownTarget refuses a target that a webhook does not have, naming those that it has.
+func knownTarget(ctx context.Context, c *admin.Client, w admin.Webhook, target string) error {
+	if target == "" {
+		return nil
+	}
+	names, err := targetNames(ctx, c, w)
+	if err == nil {
+		err = oneOf("--target", target, names)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", w, err)
+	}
+	return nil
 }
 
 // anyPort asks for a port of this machine that is free.

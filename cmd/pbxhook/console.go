@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"strings"
 	"time"
 
@@ -21,6 +20,13 @@ func consoleCommand() *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			name, err := receiver.name(first(args))
+			if err == nil {
+				err = receiver.findLocal(ctx, name)
+			}
+			if err != nil {
+				return err
+			}
 			if receiver.admin != "" {
 				_, _, end, err := receiver.connect(ctx, "")
 				if err != nil {
@@ -30,11 +36,8 @@ func consoleCommand() *cobra.Command {
 				line(cmd.OutOrStdout(), "console  %s/", strings.TrimSuffix(receiver.admin, "/"))
 				return nil
 			}
-			if first(args) == "" {
-				return errors.New("expected the webhook's name (with -n NAMESPACE), or --admin with the URL of a local receiver's admin API")
-			}
 			for said := false; ; {
-				tunnel, err := receiver.forward(ctx, first(args), port)
+				tunnel, err := receiver.forward(ctx, name, port)
 				switch {
 				case ctx.Err() != nil:
 					return nil

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	probed = "http://127.0.0.1:9" // where nobody listens
 	os.Exit(m.Run())
 }
 

@@ -57,6 +57,10 @@ func statusCommand() *cobra.Command {
 // statuses asks for the webhook that is meant or, of a local receiver, for all.
 func (f *receiverFlags) statuses(ctx context.Context, name string) ([]webhookStatus, error) {
 	all := []webhookStatus{}
+	name, err := f.name(name)
+	if err != nil {
+		return nil, err
+	}
 	var object *webhookStatus
 	if f.admin == "" && name != "" {
 		conditions, err := f.conditions(ctx, name)

@@ -65,7 +65,7 @@ func TestWatching(t *testing.T) {
 	require.Contains(t, out, "crm=delivered lab=deadLettered")
 	require.NotContains(t, out, calls[0].From)
 	require.Contains(t, out, "•"+calls[0].From[len(calls[0].From)-3:])
-	out, err = pbxhook("calls", "--search", calls[0].From, "--numbers", "--type", "call.missed", "--from", "1h")
+	out, err = pbxhook("calls", "--search", calls[0].From, "--show-numbers", "--type", "call.missed", "--from", "1h")
 	require.NoError(t, err)
 	require.Contains(t, out, calls[0].From)
 	out, err = pbxhook("calls", "--to", "1h", "-o", "yaml")
@@ -117,13 +117,13 @@ func TestWatching(t *testing.T) {
 	require.Equal(t, "console  http://"+p.admin+"/\n", out)
 	nobody := loopback.Free(t)
 	for want, args := range map[string][]string{
-		"expected a time such as":                 {"calls", "--from", "yesterday", "--admin", "http://" + p.admin},
-		"expected an outcome of":                  {"calls", "--outcome", "lost", "--admin", "http://" + p.admin},
-		"no call or event 9 is kept":              {"calls", "show", "9", "--admin", "http://" + p.admin},
-		"-o: expected json or yaml, got \"wide\"": {"status", "-o", "wide", "--admin", "http://" + p.admin},
-		"-o: expected json, got \"yaml\"":         {"tail", "-o", "yaml", "--admin", "http://" + p.admin},
-		"nobody listens at http://" + nobody:      {"status", "--admin", "http://" + nobody},
-		"expected the webhook's name":             {"console"},
+		"expected a time such as":                                         {"calls", "--from", "yesterday", "--admin", "http://" + p.admin},
+		"--outcome: expected one of":                                      {"calls", "--outcome", "lost", "--admin", "http://" + p.admin},
+		"no call or event 9 is kept":                                      {"calls", "show", "9", "--admin", "http://" + p.admin},
+		"-o: expected json or yaml (or table, the default), got \"wide\"": {"status", "-o", "wide", "--admin", "http://" + p.admin},
+		"-o: expected json, got \"yaml\"":                                 {"tail", "-o", "yaml", "--admin", "http://" + p.admin},
+		"nobody listens at http://" + nobody:                              {"status", "--admin", "http://" + nobody},
+		"expected the webhook's name":                                     {"console"},
 	} {
 		_, err := run(t, "", args...)
 		require.ErrorContains(t, err, want)
