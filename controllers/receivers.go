@@ -135,6 +135,7 @@ func merge(all, one *statusz.Webhook) *statusz.Webhook {
 	e, o := &all.Events, &one.Events
 	e.Received, e.Unparsed, e.Rejected, e.OtherVersion = max(e.Received, o.Received), max(e.Unparsed, o.Unparsed), max(e.Rejected, o.Rejected), max(e.OtherVersion, o.OtherVersion)
 	e.ByName = mergeCounts(e.ByName, o.ByName)
+	e.URLChecks, e.LastURLCheckTime = max(e.URLChecks, o.URLChecks), later(e.LastURLCheckTime, o.LastURLCheckTime)
 	e.Pending += o.Pending
 	e.LastReceivedTime = later(e.LastReceivedTime, o.LastReceivedTime)
 	if later(e.LastRejectedTime, o.LastRejectedTime) == o.LastRejectedTime && o.LastRejectedTime != nil {

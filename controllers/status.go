@@ -62,6 +62,7 @@ func spoken(before, after *v1alpha1.PBXWebhookStatus) bool {
 			s.Events = &v1alpha1.EventsStatus{
 				Received: min(s.Events.Received, 1), Rejected: min(s.Events.Rejected, 1), Unparsed: min(s.Events.Unparsed, 1),
 				OtherVersion: min(s.Events.OtherVersion, 1), Draining: s.Events.Draining,
+				URLChecks: min(s.Events.URLChecks, 1),
 			}
 		}
 		for i := range s.Targets {

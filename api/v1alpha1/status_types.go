@@ -237,6 +237,20 @@ type EventsStatus struct {
 	// +kubebuilder:validation:MaxLength=512
 	LastRejectedReason string `json:"lastRejectedReason,omitempty"`
 
+	// urlChecks is the number of requests that only asked whether the URL is there: HEAD, or no event, parameter and
+	// body. Where these grow and received does not, something between PBX and receiver (a redirect) may strip the
+	// PBX's requests.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	URLChecks int64 `json:"urlChecks"`
+
+	// lastURLCheckTime is when the last of those came.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
+	LastURLCheckTime *metav1.Time `json:"lastURLCheckTime,omitempty"`
+
 	// pending is the number of events that some target does not have yet.
 	// +optional
 	// +kubebuilder:validation:Minimum=0

@@ -273,6 +273,10 @@ func (in *EventsStatus) DeepCopyInto(out *EventsStatus) {
 		in, out := &in.LastRejectedTime, &out.LastRejectedTime
 		*out = (*in).DeepCopy()
 	}
+	if in.LastURLCheckTime != nil {
+		in, out := &in.LastURLCheckTime, &out.LastURLCheckTime
+		*out = (*in).DeepCopy()
+	}
 	if in.LastReceivedTime != nil {
 		in, out := &in.LastReceivedTime, &out.LastReceivedTime
 		*out = (*in).DeepCopy()

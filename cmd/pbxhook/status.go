@@ -108,13 +108,13 @@ func statusTable(w io.Writer, all []webhookStatus) {
 			line(w, "receiver\tunknown\t%s", s.Unreachable)
 			continue
 		}
-		last := "never"
-		if t := s.Events.LastReceivedTime; t != nil {
-			last = stamp(t.Time)
-		}
+		last := stampOr(s.Events.LastReceivedTime, "never")
 		line(w, "events\t%d received\tlast %s; %d could not be decoded, %d requests refused", s.Events.Received, last, s.Events.Unparsed, s.Events.Rejected)
 		for _, text := range byName(s.Events.ByName) {
 			line(w, "%s", text)
+		}
+		if n := s.Events.URLChecks; n > 0 {
+			line(w, "URL checks\t%d\tlast %s", n, stampOr(s.Events.LastURLCheckTime, "unknown"))
 		}
 		line(w, "journal\t%d events\t%.1f of %.1f MiB; %d dead letters", s.Journal.Events, mib(s.Journal.Bytes), mib(s.Journal.MaxBytes), s.Journal.DeadLetters)
 		if s.Journal.Problem != "" {
@@ -171,4 +171,12 @@ func unwell(all []webhookStatus) string {
 		}
 	}
 	return ""
+}
+
+// stampOr returns a time for people, or what to say where there is none.
+func stampOr(t *metav1.Time, none string) string {
+	if t == nil {
+		return none
+	}
+	return stamp(t.Time)
 }

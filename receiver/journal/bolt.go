@@ -113,10 +113,12 @@ type arrivals struct {
 	ByName           nameCounts `json:"byName"`
 }
 
-// rejections are requests that were refused. They are counted at any time.
+// rejections are requests that became no event: rejected ones, and URL checks. They are counted at any time.
 type rejections struct {
 	Rejected     int64     `json:"rejected"`
 	LastRejected Rejection `json:"lastRejected,omitzero"`
+	URLChecks    int64     `json:"urlChecks,omitempty"`
+	LastURLCheck time.Time `json:"lastURLCheck,omitzero"`
 }
 
 // after is what counts after a transaction that found before and left left, while more may have come. Such a

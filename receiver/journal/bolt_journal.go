@@ -57,6 +57,14 @@ func (b *Bolt) Reject(reason string) {
 	b.counters.LastRejected = Rejection{At: b.options.Now().UTC(), Reason: reason}
 }
 
+// CountURLCheck implements Journal.
+func (b *Bolt) CountURLCheck() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.counters.URLChecks++
+	b.counters.LastURLCheck = b.options.Now().UTC()
+}
+
 // Appended implements Journal.
 func (b *Bolt) Appended() <-chan struct{} {
 	b.mu.Lock()
@@ -251,7 +259,8 @@ func (b *Bolt) State() State {
 	c := &b.counters
 	return State{
 		Received: c.Received, Unparsed: c.Unparsed, Rejected: c.Rejected, LastRejected: c.LastRejected, Repeated: c.Repeated,
-		ByName:  c.ByName.list(),
+		ByName:    c.ByName.list(),
+		URLChecks: c.URLChecks, LastURLCheck: c.LastURLCheck,
 		Removed: b.removed, Dropped: c.Dropped,
 		OtherVersion: c.OtherVersion, LastOtherVersion: c.LastOtherVersion,
 		LastReceived: c.LastReceived, LastSeq: c.LastSeq, Events: c.Events, Bytes: c.Bytes, MaxBytes: b.options.MaxBytes,
@@ -278,6 +287,7 @@ func (b *Bolt) Close() error {
 	b.senders.Wait()
 	close(b.stop)
 	b.done.Wait()
+	b.saveRejections()
 	var err error
 	if b.ahead != nil {
 		err = b.ahead.close(len(b.pending) == 0)
@@ -286,6 +296,26 @@ func (b *Bolt) Close() error {
 		return fmt.Errorf("close the journal %s: %w", b.file, err)
 	}
 	return nil
+}
+
+// saveRejections writes the counts that otherwise wait for the next transaction. It does what it can: a disk that is
+// full, or a damaged file, must not keep the journal from being closed.
+func (b *Bolt) saveRejections() {
+	var stored counters
+	read := func(tx *bbolt.Tx) error {
+		return unseal([]byte(keyCounters), tx.Bucket([]byte(bucketMeta)).Get([]byte(keyCounters)), &stored)
+	}
+	now := b.snapshot().rejections
+	if err := b.view(read); err != nil || stored.Rejected == now.Rejected && stored.URLChecks == now.URLChecks {
+		return
+	}
+	stored.rejections = now
+	defer func() { _ = recover() }() // bbolt panics where a page is not what it should be
+	if err := b.db.Update(func(tx *bbolt.Tx) error { return putCounters(tx, &stored) }); err != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.problem = fmt.Errorf("write the journal %s: %w", b.file, err)
+	}
 }
 
 // view reads. bbolt panics where a page is not what it should be.

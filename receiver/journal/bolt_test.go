@@ -49,6 +49,7 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, journal.Receipt{Seq: 1, ID: "e1", Type: event.CallEnded}, receipt)
 	j.Reject("401: no")
+	j.CountURLCheck()
 	require.NoError(t, j.Close())
 
 	j = open(t, file, journal.Options{})
@@ -64,6 +65,8 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 	require.EqualValues(t, 1, state.Rejected, "a rejected request is counted for ever")
 	require.Equal(t, "401: no", state.LastRejected.Reason)
 	require.False(t, state.LastRejected.At.IsZero())
+	require.EqualValues(t, 1, state.URLChecks, "a URL check too, though no event followed")
+	require.False(t, state.LastURLCheck.IsZero())
 	_, err = j.Get(2)
 	require.ErrorIs(t, err, journal.ErrNotFound)
 }

@@ -228,6 +228,8 @@ type State struct {
 	OtherVersion int64 // events that came in another version than expected
 	Rejected     int64
 	LastRejected Rejection
+	URLChecks    int64 // requests that only asked whether the URL is there
+	LastURLCheck time.Time
 	Repeated     int64
 	LastReceived time.Time
 	ByName       []NameCount // events by the provider's own names, sorted by name
@@ -251,6 +253,8 @@ type Journal interface {
 	Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, error)
 	// Reject counts a request that was refused, and notes why. It becomes durable with the next event.
 	Reject(reason string)
+	// CountURLCheck counts a request that only asked whether the URL is there. It becomes durable as Reject does.
+	CountURLCheck()
 	// Heads are the kept events after a sequence number, at most limit, in order.
 	Heads(after uint64, limit int) ([]Head, error)
 	// Back looks at events before a sequence number (0: at all), the newest first, for as long as look says

@@ -75,6 +75,14 @@ func (m *Memory) Reject(reason string) {
 	m.state.LastRejected = Rejection{At: time.Now(), Reason: reason}
 }
 
+// CountURLCheck implements Journal.
+func (m *Memory) CountURLCheck() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state.URLChecks++
+	m.state.LastURLCheck = time.Now()
+}
+
 func (m *Memory) after(seq uint64, limit int) []Record {
 	if seq >= uint64(len(m.records)) {
 		return nil

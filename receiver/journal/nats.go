@@ -83,6 +83,8 @@ type natsCounts struct {
 	LastOtherVersion                           string
 	LastRejected                               Rejection
 	ByName                                     nameCounts
+	URLChecks                                  int64
+	LastURLCheck                               time.Time
 }
 
 func (c *natsCounts) empty() bool { return *c == natsCounts{} }
@@ -99,6 +101,8 @@ func (c *natsCounts) add(o natsCounts) {
 		c.LastRejected = o.LastRejected
 	}
 	c.ByName.addAll(&o.ByName)
+	c.URLChecks += o.URLChecks
+	c.LastURLCheck = later(c.LastURLCheck, o.LastURLCheck)
 }
 
 var _ Journal = (*NATS)(nil)
@@ -196,6 +200,7 @@ func (n *NATS) count(ctx context.Context) {
 	}
 	n.state.Unparsed, n.state.OtherVersion, n.state.Rejected, n.state.Repeated = all.Unparsed, all.OtherVersion, all.Rejected, all.Repeated
 	n.state.LastOtherVersion, n.state.LastRejected, n.byName = all.LastOtherVersion, all.LastRejected, all.ByName
+	n.state.URLChecks, n.state.LastURLCheck = all.URLChecks, all.LastURLCheck
 }
 
 // Problem implements Journal.
@@ -232,6 +237,22 @@ func (n *NATS) Reject(reason string) {
 	n.counted.LastRejected = Rejection{At: time.Now().UTC(), Reason: reason}
 }
 
+// CountURLCheck implements Journal.
+func (n *NATS) CountURLCheck() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.counted.URLChecks++
+	n.counted.LastURLCheck = time.Now().UTC()
+}
+
+// later returns the later one of two times.
+func later(one, other time.Time) time.Time {
+	if other.After(one) {
+		return other
+	}
+	return one
+}
+
 // State implements Journal.
 func (n *NATS) State() State {
 	n.mu.Lock()
@@ -240,6 +261,8 @@ func (n *NATS) State() State {
 	s.OtherVersion += n.counted.OtherVersion
 	s.Rejected += n.counted.Rejected
 	s.Repeated += n.counted.Repeated
+	s.URLChecks += n.counted.URLChecks
+	s.LastURLCheck = later(s.LastURLCheck, n.counted.LastURLCheck)
 	s.MaxBytes = n.options.MaxBytes
 	if n.counted.LastRejected.At.After(s.LastRejected.At) {
 		s.LastRejected = n.counted.LastRejected

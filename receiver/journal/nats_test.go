@@ -244,9 +244,11 @@ func TestNATSRepeats(t *testing.T) {
 	require.Equal(t, journal.Receipt{Seq: first.Seq, ID: "e1", Type: event.CallEnded, Repeat: true}, again)
 	require.EqualValues(t, 1, b.State().Repeated)
 	b.Reject("401: no")
+	b.CountURLCheck()
 	require.Eventually(t, func() bool {
 		s := a.State()
-		return s.Repeated == 1 && s.Rejected == 1 && s.LastRejected.Reason == "401: no" && s.Received == 1
+		return s.Repeated == 1 && s.Rejected == 1 && s.LastRejected.Reason == "401: no" && s.Received == 1 &&
+			s.URLChecks == 1 && !s.LastURLCheck.IsZero()
 	}, patience, 50*time.Millisecond, "what one receiver counts all know")
 	byName := []journal.NameCount{{Name: "Cdr", Count: 1, LastReceived: named.Request.ReceivedAt}}
 	for _, j := range []journal.Journal{a, b} {
