@@ -46,6 +46,8 @@ var (
 	versionDesc     = webhookDesc("pbxhook_events_other_version_total", "Events that came in another version than spec.version, since the journal was made.")
 	repeatedDesc    = webhookDesc("pbxhook_events_repeated_total", "Events that the PBX sent again and that were not kept again, since the journal was made.")
 	rejectedDesc    = webhookDesc("pbxhook_requests_rejected_total", "Requests that were refused, since the journal was made.")
+	urlChecksDesc   = webhookDesc("pbxhook_url_checks_total", "Requests that only asked whether the URL is there, since the journal was made.")
+	guessedDesc     = webhookDesc("pbxhook_credentials_guessed_total", "Different wrong credentials that came, since the receiver started. A PBX with an old password counts once.")
 	lastDesc        = webhookDesc("pbxhook_last_event_timestamp_seconds", "When the last event was received; absent before the first.")
 	bytesDesc       = webhookDesc("pbxhook_journal_bytes", "What the journal's events take.")
 	maxBytesDesc    = webhookDesc("pbxhook_journal_max_bytes", "What the journal's events may take.")
@@ -164,7 +166,7 @@ func (m *metrics) forget(webhook, target string) {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
+		receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, urlChecksDesc, guessedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
 		unsureDesc, pendingDesc, oldestDesc, deliveredDesc, deadDesc, healthyDesc, breakerDesc,
 	} {
 		out <- d
@@ -197,6 +199,8 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		counter(versionDesc, state.OtherVersion, id)
 		counter(repeatedDesc, state.Repeated, id)
 		counter(rejectedDesc, state.Rejected, id)
+		counter(urlChecksDesc, state.URLChecks, id)
+		counter(guessedDesc, m.receiver.ingest.Guessed(id), id)
 		seconds(lastDesc, state.LastReceived, id)
 		gauge(bytesDesc, float64(state.Bytes), id)
 		gauge(maxBytesDesc, float64(state.MaxBytes), id)

@@ -116,7 +116,7 @@ func (w *webhook) deliver(pt *part, p *plan, targets map[string]*target) error {
 		if w.shared != nil {
 			policy = policy.Share(journal.Partitions)
 		}
-		attempt := w.attempt(p, t, targets[t.spec.Name].unsure)
+		attempt := w.attempt(p, t, targets[t.spec.Name])
 		if d := pt.dispatcher(t.spec.Name); d != nil {
 			d.Configure(policy, attempt)
 			continue

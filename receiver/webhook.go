@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,7 +60,14 @@ type webhook struct {
 type target struct {
 	deliverer *deliver.Deliverer // nil while the target has a problem
 	unsure    *atomic.Int64      // events that passed because no expression could tell
+	looped    *atomic.Int64      // when it answered last that an event is in a loop, in Unix seconds; 0: never
 }
+
+// loopShown is how long a loop is said after the target's last answer that there is one.
+const loopShown = time.Hour
+
+// inLoop reports whether the target led back to pbxhook within the last hour.
+func (t *target) inLoop() bool { return time.Since(time.Unix(t.looped.Load(), 0)) < loopShown }
 
 // open opens the webhook's journal, and waits while another process has it. attempts is the context of deliveries
 // under way.
@@ -140,7 +148,7 @@ func (w *webhook) apply(p *plan) error {
 	w.mu.Unlock()
 	for _, t := range p.targets {
 		if targets[t.spec.Name] == nil {
-			targets[t.spec.Name] = &target{deliverer: t.deliverer, unsure: &atomic.Int64{}}
+			targets[t.spec.Name] = &target{deliverer: t.deliverer, unsure: &atomic.Int64{}, looped: &atomic.Int64{}}
 		}
 	}
 	if w.shared != nil {
@@ -188,6 +196,7 @@ func (w *webhook) replace(t *target, d *deliver.Deliverer) {
 		t.deliverer.Close()
 	}
 	t.deliverer = d
+	t.looped.Store(0) // another URL may lead elsewhere
 }
 
 // retire closes the deliverer of a target that is no more, when nothing is delivered to it any more.
@@ -203,7 +212,7 @@ func (w *webhook) retire(t *target, parts map[int]*part, name string) {
 }
 
 // attempt is the way of one event to one target: decode, filter, render, deliver.
-func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.Attempt {
+func (w *webhook) attempt(p *plan, t targetPlan, shared *target) dispatch.Attempt {
 	shape := render.Shape{
 		Format: t.spec.Format, URL: t.url, Source: render.Source(w.namespace, w.name),
 		Template: t.template, Method: t.spec.Method, ContentType: contentType(&t.spec),
@@ -223,7 +232,7 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 			return dispatch.Outcome{Result: dispatch.Retry, Reason: "another receiver delivers this call's events"}
 		}
 		if r.Replay != "" {
-			request.Header.Set("Pbxhook-Replay", r.Replay)
+			request.Header.Set(event.HeaderPrefix+"Replay", r.Replay)
 		}
 		span := w.span(&t, &r, request)
 		began := time.Now()
@@ -231,9 +240,12 @@ func (w *webhook) attempt(p *plan, t targetPlan, unsure *atomic.Int64) dispatch.
 		request.Release()
 		counts.attempted(&outcome, time.Since(began), time.Since(r.Request.ReceivedAt), r.Replay != "", span.Sampled())
 		endSpan(span, &outcome)
+		if outcome.Status == http.StatusLoopDetected {
+			shared.looped.Store(time.Now().Unix())
+		}
 		if err != nil && outcome.Result != dispatch.Retry { // once an event; its error may show the caller's number
 			level := slog.LevelDebug
-			if unsure.Add(1) == 1 {
+			if shared.unsure.Add(1) == 1 {
 				level = slog.LevelWarn // the next ones are counted
 			}
 			w.log.Log(ctx, level, "an expression could not be evaluated, the event passed", "target", t.spec.Name, "id", r.ID, "type", r.Type)
@@ -281,6 +293,9 @@ func (w *webhook) eachTarget(do func(s dispatch.Status, unsure int64)) {
 			if s, ok := pt.status(name); ok {
 				all = all.With(s)
 			}
+		}
+		if targets[name].inLoop() {
+			all.Healthy, all.LastError = false, "508 from the target: its URL leads back to pbxhook, directly or by way of another webhook, and events go round in a loop: change the URL"
 		}
 		do(all, targets[name].unsure.Load())
 	}
@@ -346,7 +361,8 @@ func (w *webhook) report() statusz.Webhook {
 		Received: state.Received, Unparsed: state.Unparsed, Rejected: state.Rejected, LastReceivedTime: timeOf(state.LastReceived),
 		OtherVersion: state.OtherVersion, LastOtherVersion: state.LastOtherVersion,
 		LastRejectedTime: timeOf(state.LastRejected.At), LastRejectedReason: state.LastRejected.Reason,
-		ByName: byName(state.ByName, expected),
+		ByName:    byName(state.ByName, expected),
+		URLChecks: state.URLChecks, LastURLCheckTime: timeOf(state.LastURLCheck),
 	}}
 	w.eachTarget(func(s dispatch.Status, unsure int64) {
 		report.Events.Pending = max(report.Events.Pending, s.Pending)

@@ -221,6 +221,7 @@ var verdicts = map[int]dispatch.Outcome{
 	http.StatusTooManyRequests:    {Result: dispatch.Retry, Unavailable: true}, // the target as a whole is busy
 	http.StatusBadGateway:         {Result: dispatch.Retry, Unavailable: true}, // nobody is behind the proxy
 	http.StatusServiceUnavailable: {Result: dispatch.Retry, Unavailable: true}, // it says so itself
+	http.StatusLoopDetected:       {Result: dispatch.Refused},                  // it came here before, and would again
 	http.StatusGatewayTimeout:     {Result: dispatch.Retry, Unavailable: true}, // nobody answers behind the proxy
 }
 

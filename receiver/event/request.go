@@ -8,6 +8,13 @@ import (
 // MaxBody is the longest body that is taken from a PBX, in bytes.
 const MaxBody = 1 << 20
 
+// HeaderPrefix is what all headers begin with that are pbxhook's own, and HopsHeader is the one that says how often a
+// request passed pbxhook.
+const (
+	HeaderPrefix = "Pbxhook-"
+	HopsHeader   = HeaderPrefix + "Hops"
+)
+
 // Request is a request as the PBX sent it, without what showed that it is the PBX: the token and
 // the Authorization header are gone.
 type Request struct {

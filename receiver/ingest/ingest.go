@@ -1,18 +1,16 @@
-// Package ingest takes requests from PBXs: it finds the webhook by path, checks the sender, bounds
-// the body, has the request decoded and kept, and answers. Nothing is answered 202 that is not
+// Package ingest accepts requests from PBXs: it finds the webhook by path, authenticates the sender, bounds
+// the body, has the request decoded and stored, and answers. Nothing is answered 202 that is not
 // durable.
 //
-// It must not know what becomes of an event after it is kept.
+// It must not know what becomes of an event after it is stored.
 package ingest
 
 import (
 	"errors"
 	"fmt"
-	"io"
+	"hash/maphash"
 	"log/slog"
-	"maps"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -57,6 +55,8 @@ type Handler struct {
 	count    Answered
 	webhooks atomic.Pointer[map[string]*Webhook]
 	refused  refusals
+	sampled  sampledLog
+	guesses  guesses
 	tracer   *tracing.Tracer
 }
 
@@ -67,6 +67,8 @@ type Answered func(webhook string, code int, took time.Duration, trace string)
 // NewHandler makes a handler that knows no webhook yet.
 func NewHandler(log *slog.Logger, tracer *tracing.Tracer, count Answered) *Handler {
 	h := &Handler{log: log, tracer: tracer, count: count}
+	h.sampled = sampledLog{log: log, kinds: map[logKind]*logged{}}
+	h.guesses = guesses{seed: maphash.MakeSeed(), webhooks: map[string]*wrongCredentials{}}
 	h.Serve(nil)
 	return h
 }
@@ -78,19 +80,21 @@ func (h *Handler) Serve(webhooks []*Webhook) {
 		byID[w.ID()] = w
 	}
 	h.webhooks.Store(&byID)
+	h.sampled.keep(byID)
+	h.guesses.keep(byID)
 }
 
 // answer is what a PBX is told.
 type answer struct {
-	code   int
-	header map[string]string
-	body   []byte // JSON
-	why    string // it was refused
-	hint   string // more of that, which is not for its sender
-	id     string // of the event that was kept
-	kind   event.Type
-	// rejected says that the request was refused and is counted as such.
-	rejected bool
+	code     int
+	header   map[string]string
+	body     []byte // JSON
+	why      string // it was rejected
+	hint     string // more of that, which is not for its sender
+	id       string // of the event that was stored
+	kind     event.Type
+	rejected bool // it is counted as rejected
+	urlCheck bool // it asked whether the URL is there, and is counted as that
 }
 
 // accept answers an event that is kept.
@@ -126,21 +130,36 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	webhook, rest := h.find(r.URL.EscapedPath())
 	if webhook == nil {
 		a := reject(http.StatusNotFound, "no webhook has this path: expected /hooks/<namespace>/<name>, as in the webhook's status")
-		h.refused.add("", a, r)
+		h.noteRejected("", a, r)
 		h.write(w, "", a)
 		h.count("", a.code, time.Since(began), "")
 		return
 	}
 	span := h.begin(webhook, r)
-	a := h.take(webhook, rest, w, r, span)
-	if a.rejected {
+	a := h.answer(w, r, webhook, rest, span)
+	switch {
+	case a.rejected:
 		webhook.Journal.Reject(a.reason())
-		h.refused.add(webhook.ID(), a, r)
-		h.log.Info("request rejected", "webhook", webhook.ID(), "code", a.code)
+		h.noteRejected(webhook.ID(), a, r)
+	case a.urlCheck:
+		webhook.Journal.CountURLCheck()
+		h.noteURLCheck(webhook.ID(), r)
 	}
 	h.write(w, webhook.ID(), a)
 	h.end(span, a)
 	h.count(webhook.ID(), a.code, time.Since(began), span.Sampled())
+}
+
+// noteRejected shows a rejected request to operators: on the console, and in the log.
+func (h *Handler) noteRejected(webhook string, a answer, r *http.Request) {
+	h.refused.add(webhook, a, r)
+	h.sampled.add(logKind{webhook, "requests rejected", a.code}, "reason", a.why)
+}
+
+// noteURLCheck shows in the log that somebody asked whether the URL is there. Where an ingress turns the PBX's POST
+// into a GET without a body, it is the only sign of its events.
+func (h *Handler) noteURLCheck(webhook string, r *http.Request) {
+	h.sampled.add(logKind{webhook, "URL checked", http.StatusOK}, "method", r.Method)
 }
 
 // begin begins a request's span. It has nothing of the request that may be a secret, nor of the call.
@@ -165,59 +184,69 @@ func (h *Handler) end(span *tracing.Span, a answer) {
 	span.End(failure, attribute.Int("http.response.status_code", a.code), attribute.String("pbxhook.event.id", a.id), attribute.String("pbxhook.event.type", string(a.kind)))
 }
 
-// find resolves the webhook by path; rest is what follows it.
-func (h *Handler) find(path string) (webhook *Webhook, rest string) {
-	path, ok := strings.CutPrefix(path, Prefix)
-	if !ok {
-		return nil, ""
+// find resolves the webhook by path; rest is what follows its name.
+func (h *Handler) find(path string) (webhook *Webhook, rest []string) {
+	segments := segmentsOf(path)
+	if len(segments) < 3 || segments[0] != strings.Trim(Prefix, "/") {
+		return nil, nil
 	}
-	namespace, path, _ := strings.Cut(path, "/")
-	name, rest, _ := strings.Cut(path, "/")
-	return (*h.webhooks.Load())[namespace+"/"+name], rest
+	return (*h.webhooks.Load())[segments[1]+"/"+segments[2]], segments[3:]
 }
 
-// take is the way of a request through ingest, one early return an answer.
-func (h *Handler) take(webhook *Webhook, rest string, w http.ResponseWriter, r *http.Request, span *tracing.Span) answer {
+// answer answers a request to a webhook. It reads as the table of answers in docs/operations.md: one early return a
+// row, and the first that matches counts. What the server itself answers (malformed HTTP, too many connections) and
+// the unknown webhook come before.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, webhook *Webhook, rest []string, span *tracing.Span) answer {
 	received := time.Now().UTC()
-	path, byPath := webhook.Credentials.takePathToken(rest)
-	body, err := readBody(w, r)
+	credentials := webhook.Credentials
+	at := credentials.locate(rest, r.URL.RawQuery)
 
-	if r.Method == http.MethodHead || (err == nil && len(body) == 0 && r.URL.RawQuery == "" && strings.Trim(path, "/") == "") {
-		return answer{code: http.StatusOK, body: []byte("{}")} // a PBX checking the URL
+	if r.Method == http.MethodHead || at.isBare(r) && !hasBody(r) {
+		return answer{code: http.StatusOK, body: []byte("{}"), urlCheck: true}
 	}
 	if !webhook.takes(r.Method) {
 		allowed := strings.Join(webhook.Methods, ", ")
 		return reject(http.StatusMethodNotAllowed, "expected %s, got another method: set the PBX or spec.method accordingly", allowed).with("Allow", allowed)
 	}
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return reject(http.StatusRequestEntityTooLarge, "expected a body of at most %d bytes", event.MaxBody).with("Connection", "close")
-	}
-	if err != nil {
-		return reject(http.StatusBadRequest, "the body ended early or came too slowly").with("Connection", "close")
-	}
 	if webhook.Closed {
 		return reject(http.StatusServiceUnavailable, "this webhook is disabled: set spec.enabled to true").with("Retry-After", retryAfter)
 	}
-	if webhook.Credentials.unknown() {
+	if credentials.unknown() {
 		return reject(http.StatusServiceUnavailable, "this webhook's credentials are not known yet: see the condition CredentialsResolved").with("Retry-After", retryAfter)
 	}
-	query, ok := webhook.Credentials.check(r, body, byPath)
-	if !ok {
-		refused := reject(http.StatusUnauthorized, "expected the webhook's username and password, or its token; got neither").
-			with("WWW-Authenticate", `Basic realm="pbxhook", charset="UTF-8"`)
-		refused.hint = webhook.Credentials.explain(r)
-		return refused
+	authenticated := credentials.inHead(r, at)
+	if !authenticated && !credentials.mayBeInBody() {
+		return h.rejectSender(webhook, r, at, nil)
 	}
-
+	body, rejected := readBody(w, r) // too large, in an encoding that is not known, or broken
+	if rejected != nil {
+		return *rejected
+	}
+	if !authenticated && !credentials.inBody(r, body) {
+		return h.rejectSender(webhook, r, at, body)
+	}
+	if hops(r.Header) >= maxHops {
+		return reject(http.StatusLoopDetected, "this request passed pbxhook %d times: a target of this webhook leads back to it, directly or by way of another one", maxHops)
+	}
 	request := &event.Request{
-		Method: r.Method, Path: unescape(path), Query: query,
-		Header: kept(r.Header, webhook.Credentials.tokenName()), Body: body, ReceivedAt: received,
+		Method: r.Method, Path: at.path(), Query: at.query,
+		Header: kept(r.Header, credentials.tokenName()), Body: body, ReceivedAt: received,
 	}
+	credentials.removeToken(request)
 	decoded := &event.Decoded{Event: provider.Decode(webhook.Provider, request, *webhook.Settings), Settings: webhook.Settings}
 	if why := decoded.Event.NeedsAnswer; why != "" {
 		return reject(http.StatusUnprocessableEntity, "%s", why)
 	}
-	return h.keep(r, webhook, request, decoded, span)
+	return h.keep(r, webhook, request, decoded, span) // a duplicate, a full journal, unparsed, or decoded
+}
+
+// rejectSender answers a request without the right credentials, and counts it where it may be a guess.
+func (h *Handler) rejectSender(webhook *Webhook, r *http.Request, at location, body []byte) answer {
+	h.guesses.count(webhook.ID(), webhook.Credentials.presented(r, at, body))
+	rejected := reject(http.StatusUnauthorized, "expected the webhook's username and password, or its token; got neither").
+		with("WWW-Authenticate", `Basic realm="pbxhook", charset="UTF-8"`)
+	rejected.hint = webhook.Credentials.explain(r)
+	return rejected
 }
 
 // keep stores the event and answers when it is durable.
@@ -276,49 +305,6 @@ func (w *Webhook) takes(method string) bool {
 		}
 	}
 	return false
-}
-
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	reader := http.MaxBytesReader(w, r.Body, event.MaxBody)
-	var err error
-	body := make([]byte, max(0, min(r.ContentLength, likelyBody)))
-	if r.ContentLength == int64(len(body)) {
-		_, err = io.ReadFull(reader, body)
-	} else {
-		body, err = io.ReadAll(reader)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the body: %w", err)
-	}
-	return body, nil
-}
-
-// likelyBody is up to where a PBX's word is taken for how long its body is.
-const likelyBody = 16 << 10
-
-func unescape(path string) string {
-	if path == "" {
-		return ""
-	}
-	if plain, err := url.PathUnescape(path); err == nil {
-		path = plain
-	}
-	return "/" + path
-}
-
-// dropped are headers that are about the connection or show who the sender is, not about the event.
-var dropped = map[string]bool{
-	"Authorization": true, "Proxy-Authorization": true, "Cookie": true,
-	"Connection": true, "Content-Length": true, "Expect": true, "Keep-Alive": true, "Proxy-Connection": true,
-	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Accept-Encoding": true,
-}
-
-// kept are the headers that are kept with the request: the others are taken out.
-func kept(header http.Header, tokenName string) http.Header {
-	maps.DeleteFunc(header, func(name string, _ []string) bool {
-		return dropped[name] || tokenName != "" && strings.EqualFold(name, tokenName)
-	})
-	return header
 }
 
 var typeJSON = []string{"application/json"}

@@ -38,10 +38,7 @@ func newRig(t *testing.T) *rig {
 	}
 	r := &rig{t: t, handler: ingest.NewHandler(slog.New(slog.DiscardHandler), nil, func(string, int, time.Duration, string) {})}
 	add := func(name string, p v1alpha1.Provider, c *ingest.Credentials, methods ...string) *ingest.Webhook {
-		w := &ingest.Webhook{
-			Namespace: "crm", Name: name, Provider: p, Methods: methods, Credentials: c,
-			Settings: &wire.Settings{TokenName: "X-API-Key"}, Journal: r.journal(journal.Options{}),
-		}
+		w := r.webhook(name, p, c, methods...)
 		r.all = append(r.all, w)
 		return w
 	}
@@ -55,6 +52,21 @@ func newRig(t *testing.T) *rig {
 	r.server = httptest.NewServer(r.handler)
 	t.Cleanup(r.server.Close)
 	return r
+}
+
+func (r *rig) webhook(name string, p v1alpha1.Provider, c *ingest.Credentials, methods ...string) *ingest.Webhook {
+	return &ingest.Webhook{
+		Namespace: "crm", Name: name, Provider: p, Methods: methods, Credentials: c,
+		Settings: &wire.Settings{TokenName: "X-API-Key"}, Journal: journal.NewMemory(),
+	}
+}
+
+// add serves one more webhook, of Simotel.
+func (r *rig) add(name string, c *ingest.Credentials) *ingest.Webhook {
+	w := r.webhook(name, v1alpha1.Simotel, c, "GET", "POST")
+	r.all = append(r.all, w)
+	r.handler.Serve(r.all)
+	return w
 }
 
 func (r *rig) journal(options journal.Options) journal.Journal {

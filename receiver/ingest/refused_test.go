@@ -6,11 +6,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pbxhook/pbxhook/receiver/ingest"
 )
 
 // TestRefusedRequestsSayWhy: to the people of this side more than to the sender, and never a secret.
 func TestRefusedRequestsSayWhy(t *testing.T) {
 	r := newRig(t)
+	r.add("percent", &ingest.Credentials{Username: "username", Passwords: []string{"s3cret+1"}})
 	tests := []struct {
 		name               string
 		method, path, pass string
@@ -25,6 +28,11 @@ func TestRefusedRequestsSayWhy(t *testing.T) {
 		{"bearer", "POST", "/hooks/crm/simotel/Cdr", "", []string{"Authorization", "Bearer s3cret"}, 401, "not Basic", "crm/simotel"},
 		{"token in header", "POST", "/hooks/crm/simotel/Cdr", "", []string{"X-API-Key", "s3cret"}, 401, "came as X-API-Key", "crm/simotel"},
 		{"token in query", "POST", "/hooks/crm/simotel/Cdr?x-api-key=s3cret", "", nil, 401, "came as X-API-Key", "crm/simotel"},
+		{"percent-encoded", "POST", "/hooks/crm/percent/Cdr", "s3cret%2B1", nil, 401, "the password is wrong: it would match after percent-decoding", "crm/percent"},
+		{"white space at the end", "POST", "/hooks/crm/percent/Cdr", "s3cret+1\n", nil, 401, "it would match without white space", "crm/percent"},
+		{"username", "POST", "/hooks/crm/percent/Cdr", "", []string{"Authorization", "Basic dXNlcm5hbWUgOnMzY3JldCsx"}, 401, "the username is not the webhook's: it would match without white space", "crm/percent"},
+		{"token, percent-encoded", "POST", "/hooks/crm/simotel/Cdr", "", []string{"X-API-Key", "t0ken%2f%3D%2B"}, 401, "came as X-API-Key, and it is wrong: it would match after percent-decoding", "crm/simotel"},
+		{"token in query, escaped twice", "POST", "/hooks/crm/simotel/Cdr?x-api-key=t0ken%252f%253D%252B", "", nil, 401, "and it is wrong: it would match after percent-decoding", "crm/simotel"},
 		{"method", "DELETE", "/hooks/crm/simotel/Cdr", "password", nil, 405, "", "crm/simotel"},
 		{"no webhook", "POST", "/hooks/crm/simotell/s3cret/Cdr", "s3cret", nil, 404, "", ""},
 		{"no path", "POST", "/" + strings.Repeat("ä", 200), "", nil, 404, "", ""},

@@ -7,8 +7,7 @@ package render
 import (
 	"fmt"
 	"net/http"
-	"net/url"
-	"strings"
+	"strconv"
 	"sync"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
@@ -63,9 +62,13 @@ type Shape struct {
 	ContentType string // that the target's headers ask for; empty: as the template's value is
 }
 
-// Render makes the request for a target.
+// Render makes the request for a target. Each tells how often the event passed pbxhook, so that a loop ends.
 func Render(s Shape, r *journal.Record, e *event.Event) (*Request, error) {
 	request, err := s.render(r, e)
+	if err == nil {
+		passed, _ := strconv.Atoi(r.Request.Header.Get(event.HopsHeader)) // ingest stored a number, or none
+		request.Header.Set(event.HopsHeader, strconv.Itoa(passed+1))
+	}
 	if err == nil && s.Format != v1alpha1.FormatOriginal { // the PBX's own request stays as it was
 		request.Header.Set("Traceparent", childOf(r))
 		if state := r.Request.Header.Get("Tracestate"); state != "" && validTrace(r) {
@@ -90,31 +93,4 @@ func (s Shape) render(r *journal.Record, e *event.Event) (*Request, error) {
 	default:
 		return nil, fmt.Errorf("expected a format of targets, got %q", s.Format)
 	}
-}
-
-// original is the PBX's own request: a service that was behind the PBX sees no difference. The
-// target's URL takes the place of the webhook's.
-func (s Shape) original(r *event.Request) (*Request, error) {
-	target, err := url.Parse(s.URL)
-	if err != nil {
-		return nil, fmt.Errorf("read the target's URL: %w", err)
-	}
-	if suffix := strings.TrimPrefix(r.Path, "/"); suffix != "" {
-		joined := strings.TrimSuffix(target.EscapedPath(), "/") + "/" + suffix
-		if target.Path, err = url.PathUnescape(joined); err != nil {
-			return nil, fmt.Errorf("join the target's URL and the event's path: %w", err)
-		}
-		target.RawPath = joined
-	}
-	switch {
-	case target.RawQuery == "":
-		target.RawQuery = r.Query
-	case r.Query != "":
-		target.RawQuery += "&" + r.Query
-	}
-	header := r.Header.Clone()
-	if header == nil {
-		header = http.Header{}
-	}
-	return &Request{Method: r.Method, URL: target.String(), Header: header, Body: r.Body}, nil
 }

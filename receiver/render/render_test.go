@@ -84,6 +84,8 @@ func TestOriginal(t *testing.T) {
 		"no path stays as it is": {"http://crm/call/", "/", "a=b", "http://crm/call/?a=b"},
 		"both have a query":      {"http://crm/call?k=1", "", "a=b", "http://crm/call?k=1&a=b"},
 		"query as the PBX wrote": {"http://crm/", "", "a=%zz&b=+", "http://crm/?a=%zz&b=+"},
+		"a path with signs":      {"http://crm/a%2Fb", "/100%/a?b#c;d", "", "http://crm/a%2Fb/100%25/a%3Fb%23c%3Bd"},
+		"dots that are a name":   {"http://crm/a", "/..x/.../x..", "", "http://crm/a/..x/.../x.."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, e := sample()
@@ -95,6 +97,51 @@ func TestOriginal(t *testing.T) {
 			require.Equal(t, r.Request.Body, request.Body)
 			require.Equal(t, "1", request.Header.Get("X-A"))
 		})
+	}
+}
+
+// TestOriginalStaysWithinTheTarget: a sender does not choose where the target's requests go.
+func TestOriginalStaysWithinTheTarget(t *testing.T) {
+	for _, path := range []string{"/..", "/.", "/a/../b", "/a/./b", "/a/..", "/%2e%2e/x", "/.%2E", "/%252e%252e/x", "/..%2fx", "/a\\..\\b", "/..;x/y", "/%25252525252525252525252e"} {
+		t.Run(path, func(t *testing.T) {
+			r, e := sample()
+			r.Request.Path = path
+			_, err := render.Render(render.Shape{Format: v1alpha1.FormatOriginal, URL: "http://crm/call"}, r, e)
+			require.ErrorContains(t, err, "dot segment")
+			_, err = render.Render(render.Shape{Format: v1alpha1.FormatCloudEvents, URL: "http://crm/call"}, r, e)
+			require.NoError(t, err, "other targets get it")
+		})
+	}
+}
+
+// TestOriginalDropsWhatIsNotTheSendersToSay: also of events that an earlier version stored.
+func TestOriginalDropsWhatIsNotTheSendersToSay(t *testing.T) {
+	r, e := sample()
+	r.Request.Header = http.Header{
+		"X-A": {"1", "2"}, "X-Forwarded-For": {"192.0.2.1"}, "Content-Type": {"application/json"}, "Connection": {"close"}, "Te": {"trailers"}, "Upgrade": {"h2c"},
+		"Webhook-Id": {"forged"}, "Webhook-Signature": {"forged"}, "Ce-Type": {"forged"}, "Pbxhook-Replay": {"forged"}, "X-Original-Url": {"/admin"},
+		"X-Rewrite-Url": {"/admin"}, "X-Http-Method-Override": {"DELETE"}, "X_original_url": {"/admin"}, "X-Method-Override": {"DELETE"}, "Content-Length": {"7"},
+		"Authorization": {"Basic x"}, "Proxy-Authorization": {"Basic x"}, "Cookie": {"a=b"}, "X-Space ": {"1"}, "X-Line": {"a\r\nX-B: 1"}, "Host": {"admin"},
+	}
+	request, err := render.Render(render.Shape{Format: v1alpha1.FormatOriginal, URL: "http://crm/call"}, r, e)
+	require.NoError(t, err)
+	require.Equal(t, http.Header{"X-A": {"1", "2"}, "X-Forwarded-For": {"192.0.2.1"}, "Content-Type": {"application/json"}, "Pbxhook-Hops": {"1"}}, request.Header)
+}
+
+// TestHopsAreCounted, in every format.
+func TestHopsAreCounted(t *testing.T) {
+	template, err := expression.CompileTemplate(`{"a": 1}`)
+	require.NoError(t, err)
+	for _, format := range []v1alpha1.Format{v1alpha1.FormatCloudEvents, v1alpha1.FormatCloudEventsBinary, v1alpha1.FormatCloudEventsBatch, v1alpha1.FormatOriginal, v1alpha1.FormatTemplate} {
+		r, e := sample()
+		shape := render.Shape{Format: format, URL: "http://crm", Template: template}
+		request, err := render.Render(shape, r, e)
+		require.NoError(t, err)
+		require.Equal(t, []string{"1"}, request.Header["Pbxhook-Hops"], format)
+		r.Request.Header.Set("Pbxhook-Hops", "4")
+		request, err = render.Render(shape, r, e)
+		require.NoError(t, err)
+		require.Equal(t, []string{"5"}, request.Header["Pbxhook-Hops"], format)
 	}
 }
 

@@ -1,0 +1,69 @@
+package ingest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
+)
+
+// likelyBody is up to where, in bytes, a sender's word is taken for how long its body is.
+const likelyBody = 16 << 10
+
+// readBody reads a request's body, and returns either it or the answer to a body that is not accepted. All
+// bounds of a body, and its decoding, are here.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *answer) {
+	if r.ContentLength > event.MaxBody {
+		return nil, bodyTooLarge()
+	}
+	body, err := readBounded(w, r)
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, bodyTooLarge()
+	}
+	if err != nil {
+		rejected := reject(http.StatusBadRequest, "the body ended early or came too slowly").with("Connection", "close")
+		return nil, &rejected
+	}
+	return body, nil
+}
+
+func bodyTooLarge() *answer {
+	rejected := reject(http.StatusRequestEntityTooLarge, "expected a body of at most %d bytes", event.MaxBody).with("Connection", "close")
+	return &rejected
+}
+
+func readBounded(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	reader := http.MaxBytesReader(w, r.Body, event.MaxBody)
+	var err error
+	body := make([]byte, max(0, min(r.ContentLength, likelyBody)))
+	if r.ContentLength == int64(len(body)) {
+		_, err = io.ReadFull(reader, body)
+	} else {
+		body, err = io.ReadAll(reader)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the body: %w", err)
+	}
+	return body, nil
+}
+
+// hasBody reports whether a request has a body. Where its header does not tell (a chunked one), the first byte is
+// read, and read again with the rest.
+func hasBody(r *http.Request) bool {
+	if r.ContentLength >= 0 {
+		return r.ContentLength > 0
+	}
+	var first [1]byte
+	n, err := io.ReadFull(r.Body, first[:])
+	if n == 0 {
+		return !errors.Is(err, io.EOF) // a body that fails is not none: reading it fails again
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first[:]), r.Body), r.Body}
+	return true
+}
