@@ -8,11 +8,9 @@ package receiver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -21,8 +19,8 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/config"
 	"github.com/pbxhook/pbxhook/receiver/deliver"
-	"github.com/pbxhook/pbxhook/receiver/http1"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
+	"github.com/pbxhook/pbxhook/receiver/server"
 	"github.com/pbxhook/pbxhook/receiver/tracing"
 )
 
@@ -66,8 +64,8 @@ type Receiver struct {
 	metrics *metrics
 	ingest  *ingest.Handler
 
-	certificates certificates
-	tls          *server // nil while no webhook has a certificate
+	certificates server.Certificates
+	tls          *server.Server // nil while no webhook has a certificate
 
 	attempts context.Context // of deliveries under way
 	abandon  context.CancelFunc
@@ -109,34 +107,38 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 	defer r.abandon()
 	defer r.dismiss()
 	defer r.endTraces()
-	metricsServer, err := r.listen("metrics", r.options.Metrics, r.forPeople(r.metricsHandler()), nil)
+	metricsServer, err := r.listenForPeople("metrics", r.options.Metrics, r.metricsHandler())
 	if err != nil {
 		return err
 	}
-	adminServer, err := r.listen("admin", r.options.Admin, r.forPeople(r.adminHandler()), nil)
+	adminServer, err := r.listenForPeople("admin", r.options.Admin, r.adminHandler())
 	if err != nil {
-		return errors.Join(err, metricsServer.close(context.Background()))
+		return errors.Join(err, metricsServer.Close(context.Background()))
 	}
 	defer func() {
 		r.dismiss()
-		err = errors.Join(err, r.closeWebhooks(), adminServer.close(context.Background()), metricsServer.close(context.Background()))
+		err = errors.Join(err, r.closeWebhooks(), adminServer.Close(context.Background()), metricsServer.Close(context.Background()))
 	}()
 	if err := r.reload(ctx); err != nil {
 		return err
 	}
-	hooks, err := r.listen("webhooks", r.options.Listen, r.forPBXs(), nil)
+	hooks, err := server.Listen("webhooks", r.options.Listen, server.ForPBXs(r.ingest, r.log), nil, r.log)
 	if err != nil {
 		return err
 	}
 	if err := r.listenTLS(); err != nil {
-		return errors.Join(err, hooks.close(context.Background()))
+		return errors.Join(err, hooks.Close(context.Background()))
 	}
 	if r.options.Serving != nil {
-		r.options.Serving(hooks.address, r.tls.listens(), r.config.Webhooks)
+		r.options.Serving(hooks.Address(), r.tls.Address(), r.config.Webhooks)
 	}
 	watchErr := r.watch(ctx) // returns when ctx ends
 	r.end(hooks)
 	return watchErr
+}
+
+func (r *Receiver) listenForPeople(what, address string, handler http.Handler) (*server.Server, error) {
+	return server.Listen(what, address, server.ForPeople(r.people, handler, r.log), nil, r.log)
 }
 
 const traceGrace = 2 * time.Second
@@ -151,11 +153,11 @@ func (r *Receiver) endTraces() {
 }
 
 // end lets requests and deliveries finish, within Grace.
-func (r *Receiver) end(hooks *server) {
+func (r *Receiver) end(hooks *server.Server) {
 	start := time.Now()
 	deadline := start.Add(r.options.Grace)
-	hooks.retire()
-	r.tls.retire()
+	hooks.Retire()
+	r.tls.Retire()
 	time.Sleep(min(r.options.Linger, r.options.Grace/2))
 	if r.options.DrainFirst {
 		for r.pending() > 0 && time.Until(deadline) > 5*time.Second {
@@ -164,7 +166,7 @@ func (r *Receiver) end(hooks *server) {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	if err := errors.Join(hooks.close(ctx), r.tls.close(ctx)); err != nil {
+	if err := errors.Join(hooks.Close(ctx), r.tls.Close(ctx)); err != nil {
 		r.log.Warn("requests were cut off", "error", err)
 	}
 	time.AfterFunc(time.Until(deadline)-time.Second, r.abandon) // deliveries that take longer are made again after the start
@@ -268,7 +270,7 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 		served = append(served, &p.ingest)
 	}
 	r.ingest.Serve(served)
-	r.certificates.put(plans)
+	r.certificates.Put(certificatesOf(plans))
 	return errors.Join(append(postponed, r.closeReplaced(), r.forget(kept))...)
 }
 
@@ -374,100 +376,4 @@ func (r *Receiver) ready() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.config != nil
-}
-
-// server is one listening address.
-type server struct {
-	address string
-	serving serving
-	done    chan struct{}
-}
-
-// serving is a server of either kind: net/http's, and ours for PBXs.
-type serving interface {
-	Serve(listener net.Listener) error
-	Shutdown(ctx context.Context) error
-	Close() error
-}
-
-// Bounds of every connection.
-const (
-	headerTimeout  = 10 * time.Second
-	requestTimeout = 30 * time.Second
-	answerTimeout  = 60 * time.Second
-	idleTimeout    = 2 * time.Minute
-	maxHeader      = 64 << 10
-)
-
-// forPeople serves those who ask now and then: Prometheus, the kubelet, the operator, and people.
-func (r *Receiver) forPeople(handler http.Handler) serving {
-	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
-		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		BaseContext: func(net.Listener) context.Context { return r.people },
-		ErrorLog:    slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // of clients that break off
-	}
-}
-
-// forPBXs serves those who send events.
-func (r *Receiver) forPBXs() serving {
-	return &http1.Server{Handler: r.ingest, Log: r.log, Bounds: http1.Bounds{
-		Header: headerTimeout, Request: requestTimeout, Answer: answerTimeout, Idle: idleTimeout, MaxHeader: maxHeader,
-	}}
-}
-
-// listen serves on an address, over TLS where there is a configuration for it; an empty address is not
-// served.
-func (r *Receiver) listen(what, address string, serving serving, secure *tls.Config) (*server, error) {
-	s := &server{done: make(chan struct{})}
-	if address == "" {
-		close(s.done)
-		return s, nil
-	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for %s on %s: %w", what, address, err)
-	}
-	s.address, s.serving = listener.Addr().String(), serving
-	if secure != nil {
-		listener = tls.NewListener(listener, secure)
-	}
-	go func() {
-		defer close(s.done)
-		if err := serving.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			r.log.Error("stopped listening", "for", what, "error", err)
-		}
-	}()
-	return s, nil
-}
-
-// listens is where the server listens, if there is one.
-func (s *server) listens() string {
-	if s == nil {
-		return ""
-	}
-	return s.address
-}
-
-// retire has those who send on kept connections go elsewhere, before it closes.
-func (s *server) retire() {
-	if s == nil {
-		return
-	}
-	if one, ok := s.serving.(*http1.Server); ok {
-		one.Retire()
-	}
-}
-
-// close waits for the requests under way.
-func (s *server) close(ctx context.Context) error {
-	if s == nil || s.serving == nil {
-		return nil
-	}
-	err := s.serving.Shutdown(ctx)
-	if err != nil {
-		err = errors.Join(err, s.serving.Close())
-	}
-	<-s.done
-	return err
 }
