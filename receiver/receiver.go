@@ -113,21 +113,21 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 	}
 	adminServer, err := r.listenForPeople("admin", r.options.Admin, r.adminHandler())
 	if err != nil {
-		return errors.Join(err, metricsServer.Close(context.Background()))
+		return errors.Join(err, metricsServer.Shutdown(context.Background()))
 	}
 	defer func() {
 		r.dismiss()
-		err = errors.Join(err, r.closeWebhooks(), adminServer.Close(context.Background()), metricsServer.Close(context.Background()))
+		err = errors.Join(err, r.closeWebhooks(), adminServer.Shutdown(context.Background()), metricsServer.Shutdown(context.Background()))
 	}()
 	if err := r.reload(ctx); err != nil {
 		return err
 	}
-	hooks, err := server.Listen("webhooks", r.options.Listen, server.ForPBXs(r.ingest, r.log), nil, r.log)
+	hooks, err := server.Listen(server.Options{Name: "webhooks", Address: r.options.Listen, Handler: r.ingest, Log: r.log})
 	if err != nil {
 		return err
 	}
 	if err := r.listenTLS(); err != nil {
-		return errors.Join(err, hooks.Close(context.Background()))
+		return errors.Join(err, hooks.Shutdown(context.Background()))
 	}
 	if r.options.Serving != nil {
 		r.options.Serving(hooks.Address(), r.tls.Address(), r.config.Webhooks)
@@ -138,7 +138,7 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 }
 
 func (r *Receiver) listenForPeople(what, address string, handler http.Handler) (*server.Server, error) {
-	return server.Listen(what, address, server.ForPeople(r.people, handler, r.log), nil, r.log)
+	return server.Listen(server.Options{Name: what, Address: address, Handler: handler, Context: r.people, Log: r.log})
 }
 
 const traceGrace = 2 * time.Second
@@ -156,8 +156,8 @@ func (r *Receiver) endTraces() {
 func (r *Receiver) end(hooks *server.Server) {
 	start := time.Now()
 	deadline := start.Add(r.options.Grace)
-	hooks.Retire()
-	r.tls.Retire()
+	hooks.AnnounceShutdown()
+	r.tls.AnnounceShutdown()
 	time.Sleep(min(r.options.Linger, r.options.Grace/2))
 	if r.options.DrainFirst {
 		for r.pending() > 0 && time.Until(deadline) > 5*time.Second {
@@ -166,7 +166,7 @@ func (r *Receiver) end(hooks *server.Server) {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	if err := errors.Join(hooks.Close(ctx), r.tls.Close(ctx)); err != nil {
+	if err := errors.Join(hooks.Shutdown(ctx), r.tls.Shutdown(ctx)); err != nil {
 		r.log.Warn("requests were cut off", "error", err)
 	}
 	time.AfterFunc(time.Until(deadline)-time.Second, r.abandon) // deliveries that take longer are made again after the start

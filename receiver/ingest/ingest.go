@@ -6,6 +6,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -263,7 +264,7 @@ func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request
 	if key, ok := provider.RepeatKey(e, request); ok {
 		repeat = (*journal.RepeatKey)(&key)
 	}
-	receipt, err := webhook.Journal.Append(r.Context(), record, repeat)
+	receipt, err := webhook.Journal.Append(context.WithoutCancel(r.Context()), record, repeat) // it is stored, whether or not its sender waits
 	if err != nil {
 		h.log.Error("event not kept, answered 503", "webhook", webhook.ID(), "error", err)
 		if errors.Is(err, journal.ErrTooLarge) {

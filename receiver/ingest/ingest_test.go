@@ -3,9 +3,11 @@ package ingest_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -228,6 +230,44 @@ func TestRepeats(t *testing.T) {
 	same := `{"event_name":"NewState","exten":"991","state":"Idle"}`
 	require.NotEqual(t, r.do("POST", "/hooks/crm/simotel", "password", same).ID, r.do("POST", "/hooks/crm/simotel", "password", same).ID,
 		"Simotel may send one state twice and mean it")
+}
+
+// waits is a journal on which an append waits until the sender is gone.
+type waits struct {
+	journal.Journal
+	begun, gone chan bool
+	stored      chan error
+}
+
+func (w *waits) Append(ctx context.Context, record journal.Record, repeat *journal.RepeatKey) (journal.Receipt, error) {
+	close(w.begun)
+	<-w.gone
+	receipt, err := w.Journal.Append(ctx, record, repeat)
+	w.stored <- errors.Join(err, ctx.Err())
+	return receipt, err
+}
+
+// TestSenderThatDoesNotWait: an event whose sender closes the connection after the request is stored all the same.
+func TestSenderThatDoesNotWait(t *testing.T) {
+	r := newRig(t)
+	j := &waits{Journal: r.simotel.Journal, begun: make(chan bool), gone: make(chan bool), stored: make(chan error, 1)}
+	r.simotel.Journal = j
+	r.handler.Serve(r.all)
+	gone := make(chan bool)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		context.AfterFunc(request.Context(), func() { close(gone) })
+		r.handler.ServeHTTP(w, request)
+	}))
+	defer server.Close()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
+	require.NoError(t, err)
+	_, err = io.WriteString(conn, "POST /hooks/crm/simotel/Cdr HTTP/1.1\r\nHost: x\r\nX-API-Key: t0ken/=+\r\nContent-Length: 17\r\n\r\n"+`{"unique_id":"1"}`)
+	require.NoError(t, err)
+	<-j.begun
+	require.NoError(t, conn.Close())
+	<-gone // net/http has noticed
+	close(j.gone)
+	require.NoError(t, <-j.stored)
 }
 
 func TestFullAndBrokenJournalsAnswer503(t *testing.T) {

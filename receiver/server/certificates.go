@@ -20,8 +20,8 @@ func (c *Certificates) Any() bool {
 	return all != nil && len(*all) > 0
 }
 
-// Config returns how TLS is spoken with them.
-func (c *Certificates) Config() *tls.Config {
+// config returns how TLS is spoken with them.
+func (c *Certificates) config() *tls.Config {
 	return &tls.Config{GetCertificate: c.choose, MinVersion: tls.VersionTLS12}
 }
 
