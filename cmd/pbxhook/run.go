@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,7 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			log.SetOutput(io.Discard) // net/http writes there what targets send unasked
 			out := cmd.OutOrStdout()
 			options.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			options.Watch = files

@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -24,6 +26,7 @@ import (
 
 func main() {
 	tune()
+	log.SetOutput(io.Discard) // net/http writes there what targets send unasked
 	if err := command().Execute(); err != nil {
 		slog.New(slog.NewJSONHandler(os.Stderr, nil)).Error("the receiver ended", "error", err)
 		os.Exit(1)

@@ -13,17 +13,17 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
-	"github.com/pbxhook/pbxhook/receiver/http1"
 	"github.com/pbxhook/pbxhook/receiver/render"
 )
 
@@ -33,6 +33,9 @@ const (
 	maxReply   = 64 << 10
 	shownReply = 1 << 10
 )
+
+// pingTimeout is after how long without a frame a connection of HTTP/2 is tried, and how long that may take.
+const pingTimeout = 15 * time.Second
 
 // Options are how a target is spoken to.
 type Options struct {
@@ -53,11 +56,9 @@ type Options struct {
 
 // Deliverer speaks to one target.
 type Deliverer struct {
-	options Options
-	plain   *http1.Transport // for http
-	secure  *http.Transport  // for https
-	signers []*standardwebhooks.Webhook
-	last    atomic.Pointer[place] // that a request went to
+	options   Options
+	transport *http.Transport
+	signers   []*standardwebhooks.Webhook
 }
 
 // New makes the deliverer of a target. Errors name what in the options cannot be used.
@@ -85,9 +86,8 @@ func New(options Options) (*Deliverer, error) {
 		d.signers = append(d.signers, signer)
 	}
 	dialer := &net.Dialer{Timeout: options.Timeout, KeepAlive: 30 * time.Second, ControlContext: options.Networks.guard}
-	d.plain = &http1.Transport{Dial: dialer.DialContext}
-	d.secure = &http.Transport{
-		DialContext:            dialer.DialContext,
+	d.transport = &http.Transport{
+		DialContext:            dialWith(dialer),
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    options.Timeout,
 		MaxIdleConnsPerHost:    options.Connections,
@@ -96,28 +96,39 @@ func New(options Options) (*Deliverer, error) {
 		DisableCompression:     true, // gzip offered costs more than it saves
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout}, // or a dead one takes all requests
+	}
+	if err := d.checkHeaders(); err != nil {
+		return nil, err
 	}
 	return d, nil
 }
 
+// checkHeaders checks what the configuration puts on every request, so that its author hears of it and not each event.
+func (d *Deliverer) checkHeaders() error {
+	header := http.Header{}
+	d.setHeaders(header, "", nil)
+	if name, ok := validFields(header); !ok {
+		return fmt.Errorf("headers and auth: expected values without control characters and names of letters, digits and hyphens, got others in header %q", name)
+	}
+	return nil
+}
+
 // Close lets idle connections go.
 func (d *Deliverer) Close() {
-	d.plain.CloseIdleConnections()
-	d.secure.CloseIdleConnections()
+	d.transport.CloseIdleConnections()
 }
 
 // Deliver makes one attempt. id is the event's, the same at every attempt. r is used up by it, and not used any
 // more after it returned.
 func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) dispatch.Outcome {
-	target, err := d.locate(r.URL)
-	if err != nil {
-		return dispatch.Outcome{Result: dispatch.Refused, Reason: "read the target's URL: it is none"} // err may show it
-	}
-	d.dress(r.Header, id, r.Body)
-	deadline := time.Now().Add(d.options.Timeout)
-	ctx, cancel := d.limit(ctx, target, deadline)
+	ctx, cancel := context.WithTimeout(ctx, d.options.Timeout)
 	defer cancel()
-	response, err := d.send(ctx, target, r, deadline)
+	request, err := d.request(ctx, id, r)
+	if err != nil {
+		return dispatch.Outcome{Result: dispatch.Refused, Reason: err.Error()}
+	}
+	response, err := d.transport.RoundTrip(request) // a redirect is a response like any other: nobody configured where it leads
 	if err != nil {
 		return dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: plain(err)}
 	}
@@ -136,50 +147,47 @@ func (d *Deliverer) Deliver(ctx context.Context, id string, r *render.Request) d
 	return outcome
 }
 
-// locate reads a URL: mostly it is the last one.
-func (d *Deliverer) locate(text string) (*url.URL, error) {
-	if last := d.last.Load(); last != nil && last.text == text {
-		return last.url, nil
-	}
-	read, err := url.Parse(text)
+// request makes the request of an attempt. What net/http would reject before it sends anything is an error here: it
+// concerns this event and not the target. Errors show neither the URL nor a value.
+func (d *Deliverer) request(ctx context.Context, id string, r *render.Request) (*http.Request, error) {
+	body := bytes.Clone(r.Body) // net/http may still be sending it when an early response is here
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, chosen), r.Method, r.URL, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, errors.New("make the request: the target's URL or method cannot be read")
 	}
-	d.last.Store(&place{text: text, url: read})
-	return read, nil
-}
-
-// place is where a request goes.
-type place struct {
-	text string
-	url  *url.URL
-}
-
-// limit is the context of an attempt, where its deadline must be in it.
-func (d *Deliverer) limit(ctx context.Context, target *url.URL, deadline time.Time) (context.Context, context.CancelFunc) {
-	if target.Scheme == "http" {
-		return ctx, func() {}
+	if scheme := request.URL.Scheme; scheme != "http" && scheme != "https" || request.URL.Hostname() == "" {
+		return nil, errors.New("make the request: expected a target's URL of http or https with a host")
 	}
-	return context.WithDeadline(ctx, deadline)
-}
-
-// send makes the request. A redirect is an answer like any other: following it would send a call's data to a
-// place that nobody configured.
-func (d *Deliverer) send(ctx context.Context, target *url.URL, r *render.Request, deadline time.Time) (*http.Response, error) {
-	if target.Scheme == "http" {
-		return d.plain.Do(ctx, &http1.Request{Method: r.Method, URL: target, Header: r.Header, Body: r.Body}, deadline)
-	}
-	body := bytes.Clone(r.Body) // which net/http may still send when an early answer is here
-	request, err := http.NewRequestWithContext(ctx, r.Method, r.URL, bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("make the request: %w", err)
+	d.setHeaders(r.Header, id, body)
+	if name, ok := validFields(r.Header); !ok {
+		return nil, fmt.Errorf("make the request: header %q is not valid HTTP", name)
 	}
 	request.Header = r.Header
-	return d.secure.RoundTrip(request)
+	request.Header[replayable] = nil
+	return request, nil
 }
 
-// dress puts on the headers that every request to the target carries.
-func (d *Deliverer) dress(header http.Header, id string, body []byte) {
+// replayable is a header without values, which is not sent. It tells net/http that a request may be sent again where
+// the target closed a kept connection just as the request went out on it: Webhook-Id says that it is the same.
+const replayable = "X-Idempotency-Key"
+
+// maxShownName is how much of an invalid header's name an error shows.
+const maxShownName = 64
+
+// validFields reports whether all headers are valid by RFC 9110; if not, name is of one that is not.
+func validFields(header http.Header) (name string, ok bool) {
+	for name, values := range header {
+		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, invalidValue) {
+			return strings.ToValidUTF8(name[:min(len(name), maxShownName)], "\ufffd"), false
+		}
+	}
+	return "", true
+}
+
+func invalidValue(value string) bool { return !httpguts.ValidHeaderFieldValue(value) }
+
+// setHeaders sets the headers that every request to the target carries.
+func (d *Deliverer) setHeaders(header http.Header, id string, body []byte) {
 	for name, values := range d.options.Headers {
 		header[name] = values
 	}
@@ -280,6 +288,9 @@ func plain(err error) string {
 		return "the target's certificate is for another host"
 	case errors.As(err, &invalid):
 		return "the target's certificate is not valid"
+	}
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return "the target answers without TLS, and its URL is https"
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {

@@ -132,6 +132,8 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 	for want, change := range map[string]func(*deliver.Options){
 		"tls.ca":              func(o *deliver.Options) { o.CA = []byte("no") },
 		"tls.clientSecretRef": func(o *deliver.Options) { o.Certificate = []byte("no") },
+		"X-Key":               func(o *deliver.Options) { o.Headers = http.Header{"X-Key": {"hush\n"}} },
+		"Authorization":       func(o *deliver.Options) { o.Bearer = "hush\x00" },
 		"signing":             func(o *deliver.Options) { o.Signing = []string{"whsec_!hush!"} },
 	} {
 		o := options()
