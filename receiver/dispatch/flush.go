@@ -19,7 +19,7 @@ func (w *work) note(r result, as journal.Result) {
 		Seq: r.record.Seq, Time: r.began.UTC(), Duration: r.took, Result: as,
 		Status: r.outcome.Status, Reason: r.outcome.Reason, Reply: r.outcome.Reply, Replay: r.record.Replay,
 	}
-	if as == journal.Retried && r.lane.due.After(r.began) {
+	if as == journal.Retried && (!r.lane.blamed || !w.breaker.open) { // else nobody knows
 		a.Next = r.lane.due.UTC()
 	}
 	w.attempts = append(w.attempts, a)

@@ -1,11 +1,13 @@
 package dispatch
 
 import (
+	"cmp"
 	"container/heap"
+	"slices"
 	"time"
 )
 
-// queue holds lanes whose head may be tried, first in, first out.
+// queue holds lanes, first in, first out.
 type queue []*lane
 
 func (q *queue) push(l *lane) { *q = append(*q, l) }
@@ -14,6 +16,15 @@ func (q *queue) pop() *lane {
 	l := (*q)[0]
 	(*q)[0] = nil
 	*q = (*q)[1:]
+	return l
+}
+
+// popNewest takes out the lane that came last.
+func (q *queue) popNewest() *lane {
+	last := len(*q) - 1
+	l := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
 	return l
 }
 
@@ -30,7 +41,7 @@ func (w *waiting) due(now time.Time) *lane {
 	return heap.Pop(w).(*lane)
 }
 
-// blamed takes out the lanes that wait because the target was unavailable.
+// blamed takes out the lanes that wait because the target was unavailable, the oldest event first.
 func (w *waiting) blamed() []*lane {
 	var out []*lane
 	kept := (*w)[:0]
@@ -41,8 +52,10 @@ func (w *waiting) blamed() []*lane {
 			kept = append(kept, l)
 		}
 	}
+	clear((*w)[len(kept):])
 	*w = kept
 	heap.Init(w)
+	slices.SortFunc(out, func(a, b *lane) int { return cmp.Compare(a.seqs[0], b.seqs[0]) })
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -20,6 +21,9 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 )
+
+// timeout is how long an attempt takes that the target does not answer.
+const timeout = 10 * time.Second
 
 // seeds is how many schedules of faults a run of the model tries.
 const seeds = 2_000
@@ -75,11 +79,11 @@ type modelTarget struct {
 	name    string
 	policy  dispatch.Policy
 	outages []outage
-	poison  string        // a lane that is answered 500
-	slow    time.Duration // the longest answer
-	flaky   int           // percent of 500s
-	crashed bool          // it ended without a last word at least once
-	starts  int
+	poison  map[string]poison // by lane: how its events are answered
+	slow    time.Duration     // the longest answer
+	flaky   int               // percent of 500s
+	crashed bool              // it ended without a last word at least once
+	starts  []time.Time
 
 	running *dispatch.Dispatcher
 	end     func(crash bool)
@@ -94,11 +98,39 @@ type modelTarget struct {
 
 type outage struct{ from, to time.Time }
 
+// poison is how a target answers the events of a lane that it cannot take, while it takes all others.
+type poison struct {
+	outcome dispatch.Outcome
+	takes   time.Duration
+}
+
+// isTimeout reports whether its attempts hold a slot until they time out.
+func (p poison) isTimeout() bool { return p.takes > 0 }
+
+// newPoison draws a kind of answer.
+func (w *world) newPoison() poison {
+	unavailable := dispatch.Outcome{Result: dispatch.Retry, Unavailable: true}
+	switch status := []int{-1, 0, 429, 500, 502, 503, 504}[w.random.IntN(7)]; status {
+	case -1:
+		unavailable.Reason = "connection reset"
+		return poison{outcome: unavailable}
+	case 0:
+		unavailable.Reason = "no answer in time"
+		return poison{outcome: unavailable, takes: timeout}
+	default:
+		p := poison{outcome: dispatch.Outcome{Result: dispatch.Retry, Answered: true, Unavailable: status != 500, Status: status, Reason: fmt.Sprint(status, " from the target")}}
+		if (status == 429 || status == 503) && w.random.IntN(2) == 0 {
+			p.outcome.RetryAfter = time.Duration(1+w.random.IntN(300)) * time.Second
+		}
+		return p
+	}
+}
+
 // attempt is one that was made.
 type attempt struct {
 	seq       uint64
 	lane      string
-	at        time.Time
+	at, ended time.Time
 	delivered bool
 	replay    bool
 	down      bool
@@ -122,7 +154,7 @@ func (h *handle) Save(target string, p journal.Progress) error {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, random: &luck{rand: rand.New(rand.NewPCG(seed, 1))}, journal: journal.NewMemory()}
-	w.events, w.lanes = 5+w.random.IntN(60), 1+w.random.IntN(6)
+	w.events, w.lanes = 5+w.random.IntN(60), 1+w.random.IntN(12)
 	for i := range 1 + w.random.IntN(2) {
 		w.targets = append(w.targets, w.newTarget(fmt.Sprint("target", i)))
 	}
@@ -130,7 +162,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 }
 
 func (w *world) newTarget(name string) *modelTarget {
-	m := &modelTarget{world: w, name: name, busy: map[string]bool{}}
+	m := &modelTarget{world: w, name: name, busy: map[string]bool{}, poison: map[string]poison{}}
 	m.policy = dispatch.Policy{
 		PerCall: w.random.IntN(5) > 0, Concurrency: 1 + w.random.IntN(5), MaxAge: 2 * time.Hour,
 		InitialDelay: time.Second, MaxDelay: time.Minute,
@@ -145,7 +177,12 @@ func (w *world) newTarget(name string) *modelTarget {
 		m.policy.MaxAge = time.Duration(1+w.random.IntN(30)) * time.Minute
 	}
 	if w.random.IntN(2) == 0 {
-		m.poison = w.lane()
+		for kind := w.newPoison(); w.random.IntN(4) > 0; { // often several of one kind, sometimes also of others
+			m.poison[w.lane()] = kind
+			if w.random.IntN(4) == 0 {
+				kind = w.newPoison()
+			}
+		}
 	}
 	if w.random.IntN(2) == 0 {
 		m.slow = time.Duration(w.random.IntN(8_000)) * time.Millisecond
@@ -175,7 +212,7 @@ func (m *modelTarget) start() {
 	d := dispatch.New(m.name, h, slog.New(slog.DiscardHandler), m.policy, m.attempt)
 	go func() { done <- d.Run(ctx, attempts) }()
 	m.running = d
-	m.starts++
+	m.starts = append(m.starts, time.Now())
 	m.end = func(crash bool) {
 		if crash {
 			h.mu.Lock()
@@ -213,7 +250,9 @@ func (m *modelTarget) attempt(ctx context.Context, r journal.Record) dispatch.Ou
 	switch {
 	case one.down:
 		outcome = dispatch.Outcome{Result: dispatch.Retry, Unavailable: true, Reason: "connection refused"}
-	case r.Lane == m.poison || !lucky:
+	case m.poison[r.Lane].outcome.Result != dispatch.Delivered:
+		outcome, delay = m.poison[r.Lane].outcome, max(delay, m.poison[r.Lane].takes)
+	case !lucky:
 		outcome = dispatch.Outcome{Result: dispatch.Retry, Answered: true, Status: 500, Reason: "500 from the target"}
 	}
 	if delay > 0 && !one.down {
@@ -229,7 +268,7 @@ func (m *modelTarget) attempt(ctx context.Context, r journal.Record) dispatch.Ou
 	defer m.mu.Unlock()
 	m.busy[r.Lane] = false
 	m.inFlight--
-	one.delivered = outcome.Result == dispatch.Delivered
+	one.delivered, one.ended = outcome.Result == dispatch.Delivered, time.Now()
 	if m.tries = append(m.tries, one); len(m.tries) > 50_000 {
 		panic("a storm of attempts") // virtual time would stand still for ever
 	}
@@ -355,21 +394,98 @@ func (m *modelTarget) judge() {
 			}
 		}
 	}
-	if len(m.outages) == 0 && m.slow == 0 && m.flaky == 0 && m.policy.RateLimit == 0 && m.starts == 1 {
+	m.judgeGood()
+	if len(m.outages) == 0 && m.slow == 0 && m.flaky == 0 && m.policy.RateLimit == 0 && len(m.starts) == 1 && len(m.poison) <= 1 && m.policy.PerCall {
 		m.judgeCalm()
 	}
 	for i, o := range m.outages {
 		// five open the breaker, beside what is under way, and an answer from before the outage may close it
 		// once; then probes go after 1, 2, 4, 8, 15, 15… seconds; a process that starts begins anew
-		most := 20*(1+m.starts) + int(o.to.Sub(o.from)/(15*time.Second))
+		most := 20*(1+len(m.starts)) + int(o.to.Sub(o.from)/(15*time.Second))
 		require.LessOrEqual(m.t, probes[i], most, "an outage of %s costs probes, not a storm", o.to.Sub(o.from))
 	}
 }
 
-// judgeCalm: where nothing but a poisoned call goes wrong, no other call waits for it, and its own attempts
-// keep their schedule.
+// poisoned reports whether the target cannot take the events of a lane.
+func (m *modelTarget) poisoned(lane string) bool {
+	_, is := m.poison[lane]
+	return is
+}
+
+// judgeGood: an event of a lane that the target does take goes out within a bound, whatever becomes of other lanes: a
+// probe of its own, and one for each event of a poisoned lane that is tried for the first time meanwhile, as nothing
+// tells the two apart. The time while the target is down, or the process restarts, does not count.
+func (m *modelTarget) judgeGood() {
+	timeouts := slices.ContainsFunc(slices.Collect(maps.Values(m.poison)), poison.isTimeout)
+	if m.slow > 0 || m.flaky > 0 || m.policy.RateLimit > 0 || timeouts && !m.policy.PerCall {
+		return // more may come than the target takes; with order None each event of a poisoned lane holds a slot once
+	}
+	const oneProbe = 15*time.Second + timeout
+	base := 2 * oneProbe
+	if len(m.outages) > 0 { // after one it may have failed itself
+		base += m.policy.MaxDelay + time.Duration(len(m.poison))*oneProbe
+	}
+	seen, free := map[uint64]bool{}, map[string]time.Time{}
+	for i, try := range m.tries {
+		if !m.poisoned(try.lane) && !try.replay && !try.down && !seen[try.seq] {
+			seen[try.seq] = true
+			from := m.receivedAt(try.seq)
+			if m.policy.PerCall && free[try.lane].After(from) {
+				from = free[try.lane]
+			}
+			for _, o := range slices.Concat(m.outages, m.restarts()) {
+				if o.from.Before(try.at) && o.to.After(from) {
+					from = o.to
+				}
+			}
+			bound := base + time.Duration(m.firstPoisoned(i, from))*oneProbe
+			require.LessOrEqual(m.t, try.at.Sub(from), bound, "event %d of %s waits, though its call is well", try.seq, try.lane)
+		}
+		free[try.lane] = try.ended
+	}
+}
+
+func (m *modelTarget) receivedAt(seq uint64) time.Time {
+	record, err := m.journal.Get(seq)
+	require.NoError(m.t, err)
+	return record.Request.ReceivedAt
+}
+
+// firstPoisoned counts the attempts before one, since a time, that were the first of their process at an event of a
+// poisoned lane.
+func (m *modelTarget) firstPoisoned(before int, since time.Time) (n int) {
+	for i, try := range m.tries[:before] {
+		if !m.poisoned(try.lane) || try.ended.Before(since) {
+			continue
+		}
+		known := slices.ContainsFunc(m.tries[:i], func(earlier attempt) bool {
+			return earlier.seq == try.seq && !slices.ContainsFunc(m.starts, func(start time.Time) bool {
+				return start.After(earlier.at) && !start.After(try.at)
+			})
+		})
+		if !known {
+			n++
+		}
+	}
+	return n
+}
+
+// restarts are the times while the process started again.
+func (m *modelTarget) restarts() (all []outage) {
+	for _, at := range m.starts[1:] {
+		all = append(all, outage{at.Add(-timeout), at})
+	}
+	return all
+}
+
+// judgeCalm: where nothing but one poisoned call goes wrong, no other call waits for it, unless its attempts hold the
+// only slot, and its own attempts keep their schedule.
 func (m *modelTarget) judgeCalm() {
 	last := map[uint64]time.Time{}
+	var takes time.Duration
+	for _, p := range m.poison {
+		takes = p.takes
+	}
 	for _, try := range m.tries {
 		record, err := m.journal.Get(try.seq)
 		require.NoError(m.t, err)
@@ -377,10 +493,10 @@ func (m *modelTarget) judgeCalm() {
 		last[try.seq] = try.at
 		switch {
 		case try.replay:
-		case !tried && try.lane != m.poison:
-			require.WithinDuration(m.t, record.Request.ReceivedAt, try.at, time.Second, "event %d waits, though its call is well", try.seq)
+		case !tried && !m.poisoned(try.lane):
+			require.WithinDuration(m.t, record.Request.ReceivedAt, try.at, takes+time.Second, "event %d waits, though its call is well", try.seq)
 		case tried:
-			require.LessOrEqual(m.t, try.at.Sub(before), m.policy.MaxDelay+time.Second, "event %d is not tried again in time", try.seq)
+			require.LessOrEqual(m.t, try.at.Sub(before), m.policy.MaxDelay+takes+time.Second, "event %d is not tried again in time", try.seq)
 		}
 	}
 }

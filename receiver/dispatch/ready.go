@@ -13,7 +13,8 @@ const catchUp = 100 * time.Millisecond
 // readyLanes holds the lanes whose head may be tried. Lanes with a live event go first, so that a replay, however
 // long, gets what live events leave. The replays take turns, each at its own pace.
 type readyLanes struct {
-	live    queue
+	live    queue          // whose head has not failed
+	failing queue          // whose last attempt failed, and that hold a live event
 	replays []*replayLanes // the one whose turn is next first
 }
 
@@ -57,40 +58,26 @@ func (r *replayLanes) remove(l *lane) bool {
 	return i >= 0
 }
 
-// empty reports whether no lane is ready.
-func (r *readyLanes) empty() bool {
-	return len(r.live) == 0 && !slices.ContainsFunc(r.replays, func(one *replayLanes) bool { return len(one.lanes) > 0 })
-}
-
-// from returns when pop returns a lane; some lane must be ready.
-func (r *readyLanes) from(now time.Time) (at time.Time) {
-	if len(r.live) > 0 {
-		return now
-	}
+// replay returns the replayed lane whose turn it is, and from when; nil: there is none.
+func (r *readyLanes) replay(now time.Time) (next *lane, at time.Time) {
 	for _, one := range r.replays {
 		switch {
 		case len(one.lanes) == 0:
 		case !one.next.After(now):
-			return now
-		case at.IsZero() || one.next.Before(at):
-			at = one.next
+			return one.lanes[0], now
+		case next == nil || one.next.Before(at):
+			next, at = one.lanes[0], one.next
 		}
 	}
-	return at
+	return next, at
 }
 
-// pop takes out the lane whose turn it is, or returns nil.
-func (r *readyLanes) pop(now time.Time) *lane {
-	if len(r.live) > 0 {
-		return r.live.pop()
-	}
-	for i, one := range r.replays {
-		if len(one.lanes) > 0 && !one.next.After(now) {
-			r.replays = append(slices.Delete(r.replays, i, i+1), one)
-			return one.lanes.pop()
-		}
-	}
-	return nil
+// popReplay takes out the lane that replay returns, from when it says.
+func (r *readyLanes) popReplay(now time.Time) *lane {
+	i := slices.IndexFunc(r.replays, func(one *replayLanes) bool { return len(one.lanes) > 0 && !one.next.After(now) })
+	one := r.replays[i]
+	r.replays = append(slices.Delete(r.replays, i, i+1), one)
+	return one.lanes.pop()
 }
 
 // forget drops a replay that has ended.
@@ -104,13 +91,21 @@ func (w *work) push(l *lane) {
 		w.ready.of(replay).lanes.push(l)
 		return
 	}
-	w.ready.live.push(l) // also one whose head was canceled: it is dropped at its turn
+	w.pushLive(l) // also one whose head was canceled: it is dropped at its turn
+}
+
+func (w *work) pushLive(l *lane) {
+	if l.failures > 0 {
+		w.ready.failing.push(l)
+		return
+	}
+	w.ready.live.push(l)
 }
 
 // prefer takes in that a live event has joined a lane of replayed ones, which from now on goes first.
 func (w *work) prefer(l *lane) {
 	if replay := w.progress.replay(l.seqs[0]); replay != nil && w.ready.of(replay).remove(l) {
-		w.ready.live.push(l)
+		w.pushLive(l)
 	}
 }
 

@@ -48,6 +48,8 @@ type work struct {
 	workers   int // goroutines that take jobs: as many as there ever were attempts under way
 	working   sync.WaitGroup
 	breaker   breaker
+	slots     slots
+	probing   struct{ fresh, failed bool } // a lane that has not failed, and one that has, is tried as a probe
 	limiter   *rate.Limiter
 	failures  int // attempts since the last success
 	lastErr   string
@@ -72,11 +74,14 @@ type lane struct {
 	answered int32    // attempts of the head that the target answered
 	last     Outcome  // of the head's last attempt
 	due      time.Time
-	blamed   bool // it waits because the target as a whole was unavailable
+	blamed   bool // its head failed because the target was unavailable
+
+	notBefore time.Time // the target asked that it is not tried before
 }
 
 type result struct {
 	lane    *lane
+	probe   bool
 	record  journal.Record
 	outcome Outcome
 	began   time.Time
@@ -87,6 +92,7 @@ func (w *work) configure() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now, w.try, w.configNew = w.policy, w.attempt, w.changed
+	w.slots.resize(min(w.now.Concurrency, maxConcurrency))
 	w.limiter = nil
 	if w.now.RateLimit > 0 {
 		w.limiter = rate.NewLimiter(w.now.RateLimit, max(w.now.Burst, 1))
@@ -202,28 +208,53 @@ func (w *work) enqueue(entry journal.Entry) {
 	}
 }
 
-// start starts as many attempts as may be under way.
+// start begins as many attempts as may be under way.
 func (w *work) start(attempts context.Context) {
 	for l := w.waiting.due(time.Now()); l != nil; l = w.waiting.due(time.Now()) {
 		w.push(l)
 	}
-	for w.mayStart(time.Now()) {
-		l := w.ready.pop(time.Now())
+	for {
+		now := time.Now()
+		whose, at := w.nextTurn(now)
+		if whose == noTurn || at.After(now) {
+			return
+		}
+		if w.limiter != nil && !w.limiter.AllowN(now, 1) {
+			return
+		}
+		l := w.takeLane(whose, now)
 		if w.canceled(l.seqs[0]) {
 			w.next(l)
 			continue
 		}
-		w.inFlight++
-		next := job{lane: l, seq: l.seqs[0], try: w.try, maxAge: w.now.MaxAge}
-		if r := w.progress.replay(next.seq); r != nil {
-			next.replay, next.replayedAt = r.ID, r.At
-			w.ready.of(r).started(time.Now())
-		}
-		if w.workers < w.inFlight {
-			w.workers++
-			w.working.Go(func() { w.work(attempts) })
-		}
-		w.jobs <- next // there is room for all that may be under way, also among the results
+		w.begin(attempts, l, now)
+	}
+}
+
+// begin begins an attempt at the head of a lane.
+func (w *work) begin(attempts context.Context, l *lane, now time.Time) {
+	next := job{lane: l, seq: l.seqs[0], try: w.try, maxAge: w.now.MaxAge, probe: w.breaker.open}
+	if next.probe {
+		w.setProbing(l, true)
+	}
+	if r := w.progress.replay(next.seq); r != nil {
+		next.replay, next.replayedAt = r.ID, r.At
+		w.ready.of(r).started(now)
+	}
+	w.slots.began(now, l)
+	w.inFlight++
+	if w.workers < w.inFlight {
+		w.workers++
+		w.working.Go(func() { w.work(attempts) })
+	}
+	w.jobs <- next // there is room for all that may be under way, also among the results
+}
+
+func (w *work) setProbing(l *lane, is bool) {
+	if l.failures > 0 {
+		w.probing.failed = is
+	} else {
+		w.probing.fresh = is
 	}
 }
 
@@ -232,37 +263,8 @@ func (w *work) work(attempts context.Context) {
 	for j := range w.jobs {
 		began := time.Now()
 		record, outcome := w.once(attempts, j)
-		w.results <- result{lane: j.lane, record: record, outcome: outcome, began: began, took: time.Since(began)}
+		w.results <- result{lane: j.lane, probe: j.probe, record: record, outcome: outcome, began: began, took: time.Since(began)}
 	}
-}
-
-// hasTurn is whether there is a lane to try and room to try it in; time alone may still forbid it.
-func (w *work) hasTurn() bool {
-	return !w.ready.empty() && w.now.Problem == "" && !w.now.Waits && w.inFlight < min(w.now.Concurrency, maxConcurrency) && (!w.breaker.open || w.inFlight == 0)
-}
-
-func (w *work) mayStart(now time.Time) bool {
-	if !w.hasTurn() || w.breaker.open && now.Before(w.breaker.probe) || w.ready.from(now).After(now) {
-		return false
-	}
-	return w.limiter == nil || w.limiter.AllowN(now, 1)
-}
-
-// mayStartAt is when breaker, rate limit and the pace of replays let the next attempt go.
-func (w *work) mayStartAt(now time.Time) time.Time {
-	at := w.ready.from(now)
-	if w.breaker.open && w.breaker.probe.After(at) {
-		at = w.breaker.probe
-	}
-	if w.limiter == nil {
-		return at
-	}
-	reservation := w.limiter.ReserveN(now, 1)
-	defer reservation.CancelAt(now)
-	if free := now.Add(reservation.DelayFrom(now)); free.After(at) {
-		at = free
-	}
-	return at
 }
 
 // wake is when there is something to do though nothing happens.
@@ -277,8 +279,8 @@ func (w *work) wake() time.Time {
 	if len(w.waiting) > 0 {
 		earliest(w.waiting[0].due)
 	}
-	if w.hasTurn() {
-		earliest(w.mayStartAt(now))
+	if whose, at := w.nextTurn(now); whose != noTurn {
+		earliest(at)
 	}
 	if !w.readAgain.IsZero() {
 		earliest(w.readAgain)
@@ -295,6 +297,7 @@ func (w *work) wake() time.Time {
 // job is one attempt to make.
 type job struct {
 	lane       *lane
+	probe      bool // of a target that is down
 	seq        uint64
 	try        Attempt
 	maxAge     time.Duration
@@ -326,10 +329,14 @@ func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
 func (w *work) settle(r result) {
 	w.inFlight--
 	l, outcome := r.lane, r.outcome
+	w.slots.ended(time.Now(), l, outcome)
+	if r.probe {
+		w.setProbing(l, false)
+	}
 	if outcome.Result != Delivered && outcome.Reason != "" {
 		w.lastErr = outcome.Reason
 	}
-	w.judge(outcome)
+	w.judge(r)
 	switch outcome.Result {
 	case Delivered:
 		now := r.began.Add(r.took)
@@ -357,13 +364,13 @@ func (w *work) settle(r result) {
 }
 
 // judge tells the breaker, and counts towards the target's health.
-func (w *work) judge(outcome Outcome) {
+func (w *work) judge(r result) {
+	outcome, now := r.outcome, time.Now()
 	switch {
 	case outcome.Unavailable:
 		w.failures++
-		if opened := w.breaker.failed(time.Now(), min(outcome.RetryAfter, w.now.MaxDelay)); opened {
-			w.log.Warn("target is unavailable, pausing", "reason", outcome.Reason)
-			w.release() // who waited for a delay now waits for the breaker
+		if opened := w.breaker.failed(now, r.lane.key, r.probe); opened {
+			w.log.Warn("target is down, pausing", "reason", outcome.Reason)
 		}
 	case outcome.Answered:
 		if outcome.Result == Delivered {
@@ -371,25 +378,45 @@ func (w *work) judge(outcome Outcome) {
 		} else {
 			w.failures++
 		}
-		if closed := w.breaker.answered(); closed {
+		if closed := w.breaker.answered(now); closed {
 			w.log.Info("target answers again")
+			w.slots.restart()
 			w.release()
 		}
 	}
 }
 
-// release lets the lanes go that wait because the target was unavailable.
+// release has the lanes tried again that wait because the target was unavailable, but for those that it told to wait.
 func (w *work) release() {
+	now := time.Now()
 	for _, l := range w.waiting.blamed() {
+		if l.notBefore.After(now) {
+			l.due = l.notBefore
+			w.waiting.add(l)
+			continue
+		}
 		w.push(l)
 	}
+}
+
+// skipHead moves a lane on after its head was given up. Where that was because the target is not there, the lane is
+// still one that failed, and backs off from where it was.
+func (w *work) skipHead(l *lane, unavailable bool) {
+	if !unavailable || len(l.seqs) == 1 {
+		w.next(l)
+		return
+	}
+	w.leave(l, l.seqs[0])
+	l.seqs = l.seqs[1:]
+	l.answered, l.last, l.notBefore = w.progress.attempts[l.seqs[0]], Outcome{}, time.Time{}
+	w.push(l)
 }
 
 // next moves a lane on after its head is done.
 func (w *work) next(l *lane) {
 	w.leave(l, l.seqs[0])
 	l.seqs = l.seqs[1:]
-	l.failures, l.answered, l.blamed, l.last, l.due = 0, 0, false, Outcome{}, time.Time{}
+	l.failures, l.answered, l.blamed, l.last, l.due, l.notBefore = 0, 0, false, Outcome{}, time.Time{}, time.Time{}
 	if len(l.seqs) == 0 {
 		delete(w.lanes, l.key)
 		return
@@ -410,7 +437,7 @@ func (w *work) giveUp(r result, reason string) {
 	w.note(r, journal.DeadLettered)
 	w.log.Warn("event became a dead letter", "id", r.record.ID, "type", r.record.Type, "reason", reason)
 	w.progress.deadLettered(r.record.Seq)
-	w.next(r.lane)
+	w.skipHead(r.lane, !r.outcome.Answered && r.lane.blamed)
 }
 
 // again lets the head of a lane wait for its next attempt, or gives it up.
@@ -434,17 +461,12 @@ func (w *work) again(r result) {
 		}
 	}
 	l.blamed = r.outcome.Unavailable
-	l.due = time.Time{}
-	if l.blamed && w.breaker.open {
-		w.note(r, journal.Retried)
-		w.push(l) // its turn comes with a probe or with the breaker's closing
-		return
-	}
-	delay := backoff(w.now, l.failures)
+	now := time.Now()
+	l.due, l.notBefore = now.Add(backoff(w.now, l.failures)), time.Time{}
 	if r.outcome.RetryAfter > 0 {
-		delay = min(r.outcome.RetryAfter, w.now.MaxDelay)
+		l.due = now.Add(min(r.outcome.RetryAfter, w.now.MaxDelay))
+		l.notBefore = l.due
 	}
-	l.due = time.Now().Add(delay)
 	if expiry := r.record.Request.ReceivedAt.Add(w.now.MaxAge); r.record.Replay == "" && !r.record.Request.ReceivedAt.IsZero() && l.due.After(expiry) {
 		l.due = expiry
 	}
