@@ -432,11 +432,11 @@ func attemptOf(a *journal.Attempt) admin.Attempt {
 	}
 }
 
-// Refused implements admin.Service.
-func (r *Receiver) Refused() []admin.Refused {
-	all := []admin.Refused{}
-	for _, one := range r.ingest.Refused() {
-		all = append(all, admin.Refused{
+// Rejected implements admin.Service.
+func (r *Receiver) Rejected() []admin.Rejected {
+	all := []admin.Rejected{}
+	for _, one := range r.ingest.Rejected() {
+		all = append(all, admin.Rejected{
 			Time: one.Time, Webhook: one.Webhook, Path: one.Path, Code: one.Code, Reason: one.Reason, Hint: one.Hint,
 			Method: one.Method, Sender: one.Sender, UserAgent: one.UserAgent, ContentType: one.ContentType,
 		})

@@ -215,8 +215,8 @@ func TestACallTellsAll(t *testing.T) {
 	require.NotEmpty(t, replayed.Attempts[1].Replay)
 }
 
-// TestStatusAndRefused: how all fares, without what is nobody's business.
-func TestStatusAndRefused(t *testing.T) {
+// TestStatusAndRejected: how all fares, without what is nobody's business.
+func TestStatusAndRejected(t *testing.T) {
 	w := watch(t)
 	w.refuses.Store(`"subject":"9.1"`)
 	require.Equal(t, 401, w.send("wrong"))
@@ -237,14 +237,14 @@ func TestStatusAndRefused(t *testing.T) {
 	require.EqualValues(t, 1, crm.PerMinute)
 	require.Regexp(t, `^127\.0\.0\.1:\d+$`, crm.Host)
 
-	response, err := http.Get("http://" + w.adminAddress + "/api/v1/refused")
+	response, err := http.Get("http://" + w.adminAddress + "/api/v1/rejected")
 	require.NoError(t, err)
 	defer func() { _ = response.Body.Close() }()
-	var refused []admin.Refused
-	require.NoError(t, json.NewDecoder(response.Body).Decode(&refused))
-	require.Len(t, refused, 1)
-	require.Equal(t, "crm/callcenter", refused[0].Webhook)
-	require.Contains(t, refused[0].Hint, "the password is wrong")
+	var rejected []admin.Rejected
+	require.NoError(t, json.NewDecoder(response.Body).Decode(&rejected))
+	require.Len(t, rejected, 1)
+	require.Equal(t, "crm/callcenter", rejected[0].Webhook)
+	require.Contains(t, rejected[0].Hint, "the password is wrong")
 }
 
 // TestFollow tells events and attempts as they happen, and ends with the receiver.
@@ -293,7 +293,7 @@ func TestFollow(t *testing.T) {
 // TestOnlyThisMachineIsAnswered: no page of another origin can read or do anything.
 func TestOnlyThisMachineIsAnswered(t *testing.T) {
 	w := watch(t)
-	for _, path := range []string{"/api/v1/status", "/api/v1/calls", "/api/v1/follow", "/api/v1/refused"} {
+	for _, path := range []string{"/api/v1/status", "/api/v1/calls", "/api/v1/follow", "/api/v1/rejected"} {
 		request, err := http.NewRequest(http.MethodGet, "http://"+w.adminAddress+path, nil)
 		require.NoError(t, err)
 		request.Host = "evil.example.com"

@@ -109,7 +109,7 @@ func statusTable(w io.Writer, all []webhookStatus) {
 			continue
 		}
 		last := stampOr(s.Events.LastReceivedTime, "never")
-		line(w, "events\t%d received\tlast %s; %d could not be decoded, %d requests refused", s.Events.Received, last, s.Events.Unparsed, s.Events.Rejected)
+		line(w, "events\t%d received\tlast %s; %d could not be decoded, %d requests rejected", s.Events.Received, last, s.Events.Unparsed, s.Events.Rejected)
 		for _, text := range byName(s.Events.ByName) {
 			line(w, "%s", text)
 		}

@@ -88,7 +88,7 @@ type Service interface {
 	Calls(ctx context.Context, q CallQuery) (CallPage, error)
 	// Call is a call, by its id, or what has an event, by the event's.
 	Call(ctx context.Context, w Webhook, call, event string) (CallDetail, error)
-	Refused() []Refused
+	Rejected() []Rejected
 	// Pulse is another number whenever something has happened.
 	Pulse() uint64
 	// Follow tells what happens from now on, until ctx ends or tell fails.
@@ -105,7 +105,7 @@ func Register(mux *http.ServeMux, service Service) {
 	h := &handler{service}
 	mux.HandleFunc("GET /api/v1/webhooks", h.local(func(*http.Request, Webhook) (any, error) { return service.Webhooks(), nil }))
 	mux.HandleFunc("GET /api/v1/status", h.local(func(*http.Request, Webhook) (any, error) { return service.Status(), nil }))
-	mux.HandleFunc("GET /api/v1/refused", h.local(func(*http.Request, Webhook) (any, error) { return service.Refused(), nil }))
+	mux.HandleFunc("GET /api/v1/rejected", h.local(func(*http.Request, Webhook) (any, error) { return service.Rejected(), nil }))
 	mux.HandleFunc("GET /api/v1/calls", h.local(h.calls))
 	mux.HandleFunc("GET /api/v1/follow", h.follow)
 	mux.HandleFunc("GET "+webhook+"/call", h.local(h.call))

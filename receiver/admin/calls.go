@@ -210,8 +210,8 @@ type Attempt struct {
 	Replay     string    `json:"replay,omitempty"`
 }
 
-// Refused is a request that was answered with an error.
-type Refused struct {
+// Rejected is a request that was answered with an error.
+type Rejected struct {
 	Time        time.Time `json:"time"`
 	Webhook     string    `json:"webhook"` // empty where none has the path
 	Path        string    `json:"path,omitempty"`

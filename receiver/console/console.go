@@ -1,5 +1,5 @@
 // Package console is what people look at when something is wrong: calls as they happen, what came from the PBX,
-// what was made of it, and what each target answered; how targets fare, what was given up, and what was refused.
+// what was made of it, and what each target answered; how targets fare, what was given up, and what was rejected.
 //
 // Pages are made here, from what the admin API's service says; a script of ours keeps them up to date, and all
 // works without it. It must not know how events are kept or delivered.
@@ -59,7 +59,7 @@ func Register(mux *http.ServeMux, service admin.Service) {
 	handle("GET /call", c.call)
 	handle("GET /targets", c.targets)
 	handle("GET /dead-letters", c.deadLetters)
-	handle("GET /refused", c.refused)
+	handle("GET /rejected", c.rejected)
 	handle("GET /live", c.stream)
 	handle("GET /assets/{name}", c.asset)
 	handle("POST /replay", c.replay)
@@ -258,20 +258,20 @@ func (c *Console) deadLetters(w http.ResponseWriter, r *http.Request) error {
 	return c.show(w, c.page(r, "dead-letters"), body)
 }
 
-// refusedBody is what was not taken, and what was taken and could not be decoded.
-type refusedBody struct {
-	Refused  []admin.Refused
+// rejectedBody is what was not taken, and what was taken and could not be decoded.
+type rejectedBody struct {
+	Rejected []admin.Rejected
 	Unparsed []admin.Call
 }
 
-func (c *Console) refused(w http.ResponseWriter, r *http.Request) error {
-	body := refusedBody{Refused: c.service.Refused()}
+func (c *Console) rejected(w http.ResponseWriter, r *http.Request) error {
+	body := rejectedBody{Rejected: c.service.Rejected()}
 	unparsed, err := c.service.Calls(r.Context(), admin.CallQuery{Type: event.Unparsed, Limit: listedUnparsed})
 	if err != nil {
 		return err
 	}
 	body.Unparsed = unparsed.Calls
-	return c.show(w, c.page(r, "refused"), body)
+	return c.show(w, c.page(r, "rejected"), body)
 }
 
 // selection is what a form is about: one event, or all dead letters.

@@ -89,8 +89,8 @@ func (s *service) DeadLetters(w admin.Webhook, sel admin.Selection, limit int) (
 	return []admin.DeadLetter{{ID: "e2", CallID: "1610782193.391", Target: "lab", Attempts: 1, Reason: "422 from the target", Time: at, Webhook: w.String()}}, nil
 }
 
-func (s *service) Refused() []admin.Refused {
-	return []admin.Refused{{Time: at, Webhook: "crm/callcenter", Code: 401, Reason: "expected the webhook's username and password", Hint: "the username is right, the password is wrong", Method: "POST", Sender: "10.0.0.7:4711"}}
+func (s *service) Rejected() []admin.Rejected {
+	return []admin.Rejected{{Time: at, Webhook: "crm/callcenter", Code: 401, Reason: "expected the webhook's username and password", Hint: "the username is right, the password is wrong", Method: "POST", Sender: "10.0.0.7:4711"}}
 }
 
 func (s *service) Replay(_ context.Context, _ admin.Webhook, sel admin.Selection) (admin.Replay, error) {
@@ -129,7 +129,7 @@ func post(path string, form url.Values, header ...string) *http.Request {
 // TestPages: each page as it is, with and without numbers.
 func TestPages(t *testing.T) {
 	for name, path := range map[string]string{
-		"call": "/call?webhook=crm/callcenter&id=1610782193.391", "targets": "/targets", "dead-letters": "/dead-letters?webhook=crm%2Fcallcenter&target=lab", "refused": "/refused",
+		"call": "/call?webhook=crm/callcenter&id=1610782193.391", "targets": "/targets", "dead-letters": "/dead-letters?webhook=crm%2Fcallcenter&target=lab", "rejected": "/rejected",
 		"error": "/call?webhook=crm/callcenter&id=9",
 	} {
 		t.Run(name, func(t *testing.T) {

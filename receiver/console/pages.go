@@ -48,7 +48,7 @@ func pages() map[string]*template.Template {
 		"text":    func(s any) string { return fmt.Sprint(s) },
 	}
 	all := map[string]*template.Template{}
-	for _, name := range []string{"calls", "call", "targets", "dead-letters", "refused", "error"} {
+	for _, name := range []string{"calls", "call", "targets", "dead-letters", "rejected", "error"} {
 		all[name] = template.Must(template.New(name).Funcs(functions).ParseFS(files, "templates/layout.html", "templates/"+name+".html"))
 	}
 	return all

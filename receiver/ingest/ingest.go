@@ -55,7 +55,7 @@ type Handler struct {
 	log      *slog.Logger
 	count    Answered
 	webhooks atomic.Pointer[map[string]*Webhook]
-	refused  refusals
+	rejected rejections
 	sampled  sampledLog
 	guesses  guesses
 	tracer   *tracing.Tracer
@@ -114,7 +114,7 @@ func reject(code int, format string, args ...any) answer {
 	return answer{code: code, body: append(event.AppendText([]byte(`{"error":`), why), '}'), why: why, rejected: true}
 }
 
-// reason is why a request was refused, as its sender is told.
+// reason is why a request was rejected, as its sender is told.
 func (a answer) reason() string { return fmt.Sprintf("%d: %s", a.code, a.why) }
 
 func (a answer) with(name, value string) answer {
@@ -153,7 +153,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // noteRejected shows a rejected request to operators: on the console, and in the log.
 func (h *Handler) noteRejected(webhook string, a answer, r *http.Request) {
-	h.refused.add(webhook, a, r)
+	h.rejected.add(webhook, a, r)
 	h.sampled.add(logKind{webhook, "requests rejected", a.code}, "reason", a.why)
 }
 

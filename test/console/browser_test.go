@@ -256,7 +256,7 @@ func TestNarrowAndDark(t *testing.T) {
 			b := open(t, width, 900, width == 400)
 			b.do(chromedp.Navigate(url))
 			b.eventually("calls", `document.querySelectorAll("a.call").length > 2`)
-			for _, page := range []string{"", "targets", "dead-letters", "refused", "nothing", "?outcome=nonsense"} {
+			for _, page := range []string{"", "targets", "dead-letters", "rejected", "nothing", "?outcome=nonsense"} {
 				b.do(chromedp.Navigate(url+page), visible(`h1`))
 				b.fits()
 				background := b.eval(`getComputedStyle(document.body).backgroundColor`)

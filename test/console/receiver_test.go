@@ -195,7 +195,7 @@ func TestHostileTexts(t *testing.T) {
 		require.Equal(t, "true", b.eval(`document.body.innerText.includes("<script>")`), "it is shown as it came")
 	}
 	require.Eventually(t, func() bool { return strings.Contains(get(t, console+"dead-letters"), "confirm") }, patience, 50*time.Millisecond)
-	for _, page := range []string{"", "refused", "?q=%3Cscript%3E", "dead-letters"} {
+	for _, page := range []string{"", "rejected", "?q=%3Cscript%3E", "dead-letters"} {
 		b.do(chromedp.Navigate(console+page), visible(`h1`))
 		safe()
 	}

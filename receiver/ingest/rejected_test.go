@@ -10,8 +10,8 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 )
 
-// TestRefusedRequestsSayWhy: to the people of this side more than to the sender, and never a secret.
-func TestRefusedRequestsSayWhy(t *testing.T) {
+// TestRejectedRequestsSayWhy: to the people of this side more than to the sender, and never a secret.
+func TestRejectedRequestsSayWhy(t *testing.T) {
 	r := newRig(t)
 	r.add("percent", &ingest.Credentials{Username: "username", Passwords: []string{"s3cret+1"}})
 	tests := []struct {
@@ -40,7 +40,7 @@ func TestRefusedRequestsSayWhy(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			require.Equal(t, tt.code, r.do(tt.method, tt.path, tt.pass, "{}", tt.header...).code)
-			got := r.handler.Refused()[0]
+			got := r.handler.Rejected()[0]
 			require.Equal(t, tt.code, got.Code)
 			require.Equal(t, tt.webhook, got.Webhook)
 			require.Contains(t, got.Hint, tt.hint)
@@ -50,12 +50,12 @@ func TestRefusedRequestsSayWhy(t *testing.T) {
 			require.Less(t, len(got.Path), 200)
 		})
 	}
-	require.Equal(t, "/hooks/crm/simotell", r.handler.Refused()[1].Path)
+	require.Equal(t, "/hooks/crm/simotell", r.handler.Rejected()[1].Path)
 	for range 600 {
 		r.do("DELETE", "/hooks/crm/open/Cdr", "", "{}")
 	}
 	r.do("POST", "/nowhere", "", "{}")
-	all := r.handler.Refused()
+	all := r.handler.Rejected()
 	require.Len(t, all, 500)
 	require.Equal(t, 404, all[0].Code)
 	require.Equal(t, 405, all[499].Code)
