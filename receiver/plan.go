@@ -147,6 +147,7 @@ func planFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests, options Op
 	p := &plan{manifest: manifest}
 	if spec.Journal.NATS != nil {
 		p.nats, p.journalKey = natsFor(manifest, values)
+		p.nats.Guard = journalNetworks(options.Networks).Guard
 	}
 	p.certificate, p.certificateErr = certificateFor(manifest, values)
 	p.filter, p.filterErr = filter.Compile(spec)
@@ -181,6 +182,12 @@ func methods(spec *v1alpha1.PBXWebhookSpec) []string {
 	default:
 		return []string{http.MethodGet, http.MethodPost}
 	}
+}
+
+// journalNetworks are where the servers of a journal may be: where targets may, and beside the receiver.
+func journalNetworks(targets deliver.Networks) deliver.Networks {
+	targets.Private = true
+	return targets
 }
 
 // natsFor resolves what journal.nats refers to. A Secret that is not there is no error, because it heals by itself.
@@ -417,6 +424,7 @@ func DropJournal(ctx context.Context, manifest []byte) error {
 			return o.Lacking
 		}
 		o.Log = slog.New(slog.DiscardHandler) // what goes wrong is the error
+		o.Guard = journalNetworks(deliver.Networks{}).Guard
 		if err := journal.DropNATS(ctx, *o); err != nil {
 			return err
 		}

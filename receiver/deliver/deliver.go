@@ -85,7 +85,7 @@ func New(options Options) (*Deliverer, error) {
 		}
 		d.signers = append(d.signers, signer)
 	}
-	dialer := &net.Dialer{Timeout: options.Timeout, KeepAlive: 30 * time.Second, ControlContext: options.Networks.guard}
+	dialer := &net.Dialer{Timeout: options.Timeout, KeepAlive: 30 * time.Second, ControlContext: options.Networks.Guard}
 	d.transport = &http.Transport{
 		DialContext:            dialWith(dialer),
 		TLSClientConfig:        config,
@@ -305,9 +305,9 @@ func plain(err error) string {
 	return "the target's answer is not HTTP"
 }
 
-// refusedAddressError says that a target's name leads to an address that targets may not have.
+// refusedAddressError says that a name leads to an address that may not be dialled.
 type refusedAddressError struct{ address netip.Addr }
 
 func (e *refusedAddressError) Error() string {
-	return fmt.Sprintf("the target's address %s is not allowed: loopback, link-local, unspecified and multicast addresses are refused, and those that the operator denies", e.address)
+	return fmt.Sprintf("the address %s is not allowed: loopback, link-local, unspecified and multicast addresses and those of clouds' metadata services are refused, and those that the operator denies", e.address)
 }

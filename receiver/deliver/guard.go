@@ -4,61 +4,66 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
+
+	"github.com/pbxhook/pbxhook/api/networks"
 )
 
-// Networks say which addresses targets may have, beside what is always refused: loopback, link-local,
-// unspecified and multicast ones.
+// Networks say which addresses may be dialled, beside what is always refused: loopback, link-local, unspecified and
+// multicast ones, and those of clouds' metadata services.
 type Networks struct {
-	// Loopback allows targets on this machine; only for `pbxhook run`.
+	// Loopback allows this machine; only for `pbxhook run`.
 	Loopback bool
+	// Private allows this machine and private networks, whatever is in Deny: for a journal's servers, which are where
+	// the receiver is.
+	Private bool
 	// Deny refuses more.
 	Deny []netip.Prefix
 	// Allow allows what would be refused.
 	Allow []netip.Prefix
 }
 
-// nat64 is the network whose addresses hold an IPv4 address in their last 32 bits (RFC 6052).
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
-
-// plainAddress is an address as what it leads to: IPv4 written as IPv6 is IPv4.
-func plainAddress(ip netip.Addr) netip.Addr {
-	ip = ip.Unmap().WithZone("")
-	if nat64.Contains(ip) {
-		all := ip.As16()
-		return netip.AddrFrom4([4]byte(all[12:]))
-	}
-	return ip
+// metadata are the addresses of clouds' metadata services, and what else only a machine itself should ask, that are
+// not link-local. They give away the machine's credentials.
+var metadata = []netip.Addr{
+	netip.MustParseAddr("fd00:ec2::254"),   // AWS
+	netip.MustParseAddr("fd00:ec2::23"),    // AWS, EKS Pod Identity
+	netip.MustParseAddr("fd20:ce::254"),    // Google Cloud
+	netip.MustParseAddr("100.100.100.200"), // Alibaba Cloud
+	netip.MustParseAddr("168.63.129.16"),   // Azure
+	netip.MustParseAddr("192.0.0.192"),     // Oracle Cloud
 }
 
-// Allows is whether a target may have an address.
+// Allows reports whether an address may be dialled: all that it leads to must be allowed.
 func (n Networks) Allows(address netip.Addr) bool {
-	ip := plainAddress(address)
-	for _, network := range n.Allow {
-		if network.Contains(ip) {
-			return true
-		}
-	}
-	for _, network := range n.Deny {
-		if network.Contains(ip) {
-			return false
-		}
-	}
-	if ip.IsLoopback() {
-		return n.Loopback
-	}
-	return !ip.IsLinkLocalUnicast() && !ip.IsUnspecified() && !ip.IsMulticast()
+	return !slices.ContainsFunc(networks.Leads(address), func(ip netip.Addr) bool { return !n.allows(ip) })
 }
 
-// guard refuses addresses at dial time, after DNS: who may write a webhook must not reach the cloud's
-// metadata service or the receiver's own admin port through it.
-func (n Networks) guard(_ context.Context, _, address string, _ syscall.RawConn) error {
+func (n Networks) allows(ip netip.Addr) bool {
+	contains := func(network netip.Prefix) bool { return network.Contains(ip) }
+	switch {
+	case slices.ContainsFunc(n.Allow, contains):
+		return true
+	case slices.Contains(metadata, ip), ip.IsLinkLocalUnicast(), ip.IsUnspecified(), ip.IsMulticast():
+		return false
+	case n.Private && (ip.IsLoopback() || ip.IsPrivate()):
+		return true
+	case slices.ContainsFunc(n.Deny, contains):
+		return false
+	}
+	return n.Loopback || !ip.IsLoopback()
+}
+
+// Guard refuses addresses at dial time, after DNS, as a net.Dialer's ControlContext: who may write a webhook must not
+// reach the cloud's metadata service or the receiver's own admin port through it.
+func (n Networks) Guard(_ context.Context, _, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("read the address to dial: %w", err)
 	}
 	if !n.Allows(to.Addr()) {
-		return &refusedAddressError{address: plainAddress(to.Addr())}
+		return &refusedAddressError{address: to.Addr().Unmap()}
 	}
 	return nil
 }

@@ -54,7 +54,8 @@ type NATS struct {
 	sent    atomic.Uint64
 	cache   cache
 	done    sync.WaitGroup
-	cut     atomic.Bool // by a test: it cannot connect
+	cut     atomic.Bool           // by a test: it cannot connect
+	dialled atomic.Pointer[error] // what the last attempt to reach a server came to; nil within: it was reached
 	ctx     context.Context
 	stop    context.CancelFunc
 
@@ -222,7 +223,7 @@ func (n *NATS) unusable() error {
 	case n.problem != nil:
 		return n.problem
 	case !n.conn.IsConnected():
-		return fmt.Errorf("NATS is not reached%s", because(n.conn.LastError()))
+		return n.notReached()
 	case len(n.unnoted) > 0:
 		return errors.New("the cursors of its targets are not made yet")
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,6 +36,8 @@ type NATSOptions struct {
 	Receiver             string // name of this receiver, for people
 	Log                  *slog.Logger
 	LeaseTime, LeaseBeat time.Duration // 0: 5 s and 1.25 s
+	// Guard judges each address before it is dialled, as a net.Dialer's ControlContext; nil: all are allowed.
+	Guard func(ctx context.Context, network, address string, c syscall.RawConn) error
 }
 
 // OpenNATS connects to NATS, and sets up what the journal needs there as soon as it answers. Errors are those
@@ -135,7 +138,23 @@ func (n *NATS) Dial(network, address string) (net.Conn, error) {
 	if n.cut.Load() {
 		return nil, errors.New("cut off")
 	}
-	return net.DialTimeout(network, address, natsTimeout)
+	dialer := net.Dialer{Timeout: natsTimeout, ControlContext: n.options.Guard}
+	conn, err := dialer.Dial(network, address)
+	n.dialled.Store(&err)
+	return conn, err
+}
+
+// notReached says why no server is reached: what the last one that was dialled said, without its address, which changes
+// with every attempt where there are several; or what came after.
+func (n *NATS) notReached() error {
+	cause := n.conn.LastError()
+	if last := n.dialled.Load(); last != nil && *last != nil {
+		cause = *last
+	}
+	if op := (*net.OpError)(nil); errors.As(cause, &op) {
+		cause = op.Err
+	}
+	return fmt.Errorf("NATS is not reached%s", because(cause))
 }
 
 // name is that of the stream and of the buckets; namespaces and webhooks have no underscore, so that two of
@@ -254,7 +273,7 @@ func (n *NATS) note() error {
 // setUp makes the stream and the buckets, or brings them up to date.
 func (n *NATS) setUp() error {
 	if !n.conn.IsConnected() {
-		return fmt.Errorf("NATS is not reached%s", because(n.conn.LastError()))
+		return n.notReached()
 	}
 	if version := n.conn.ConnectedServerVersion(); older(version, oldestServer) {
 		return fmt.Errorf("expected NATS servers from %s on, got %s: upgrade them", oldestServer, version)
