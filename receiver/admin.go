@@ -1,17 +1,11 @@
 package receiver
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-
-	"github.com/google/uuid"
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
-	"github.com/pbxhook/pbxhook/receiver/dispatch"
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/receiver/provider"
@@ -61,23 +55,6 @@ func (w *webhook) delivering() []*part {
 	return slices.Collect(maps.Values(w.parts))
 }
 
-// hand hands events to a target again: by its dispatcher, or where receivers share the journal by those of whoever
-// delivers them.
-func (w *webhook) hand(ctx context.Context, target, id string, seqs journal.Ranges) (n int64, err error) {
-	if w.shared != nil {
-		if seqs.Len() > dispatch.MaxReplayed {
-			return 0, fmt.Errorf("%w: %d, at most %d are taken: narrow it", dispatch.ErrTooMany, seqs.Len(), dispatch.MaxReplayed)
-		}
-		return w.shared.Replay(ctx, journal.Wish{Target: target, ID: id, Seqs: seqs})
-	}
-	for _, pt := range w.delivering() {
-		if d := pt.dispatcher(target); d != nil {
-			return d.Replay(ctx, journal.ReplayRequest{ID: id, Seqs: seqs})
-		}
-	}
-	return 0, nil
-}
-
 // DeadLetters implements admin.Service.
 func (r *Receiver) DeadLetters(id admin.Webhook, s admin.Selection, limit int) ([]admin.DeadLetter, error) {
 	w, err := r.find(id)
@@ -107,7 +84,8 @@ func (w *webhook) letters(s admin.Selection, do func(target string, d journal.De
 			}
 			for _, d := range letters {
 				after = d.Record.Seq
-				if selects(s, journal.Head{ID: d.Record.ID, Lane: d.Record.Lane, ReceivedAt: d.Record.Request.ReceivedAt}) && !do(target, d) {
+				newer := !s.GivenUpTo.IsZero() && d.Time.After(s.GivenUpTo)
+				if selects(s, headOf(&d.Record)) && !newer && !do(target, d) {
 					return nil
 				}
 			}
@@ -161,90 +139,4 @@ func (r *Receiver) DeadLetter(id admin.Webhook, target, eventID string) (letter 
 		err = fmt.Errorf("%w: target %s has no dead letter %s", admin.ErrNotFound, target, eventID)
 	}
 	return letter, err
-}
-
-// DropDeadLetters implements admin.Service.
-func (r *Receiver) DropDeadLetters(id admin.Webhook, s admin.Selection) (int, error) {
-	w, err := r.find(id)
-	if err != nil {
-		return 0, err
-	}
-	seqs := map[string][]uint64{}
-	if err := w.letters(s, func(target string, d journal.DeadLetter) bool {
-		seqs[target] = append(seqs[target], d.Record.Seq)
-		return true
-	}); err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, target := range slices.Sorted(maps.Keys(seqs)) {
-		if err := w.journal.DropDeadLetters(target, seqs[target]); err != nil {
-			return n, err
-		}
-		n += len(seqs[target])
-	}
-	return n, nil
-}
-
-// Replay implements admin.Service.
-func (r *Receiver) Replay(ctx context.Context, id admin.Webhook, s admin.Selection) (admin.Replay, error) {
-	w, err := r.find(id)
-	if err != nil {
-		return admin.Replay{}, err
-	}
-	targets, err := w.chosen(s.Target)
-	if err != nil {
-		return admin.Replay{}, err
-	}
-	seqs, err := w.selected(s, targets)
-	if err != nil {
-		return admin.Replay{}, err
-	}
-	replay := admin.Replay{ID: strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Targets: map[string]int64{}}
-	for _, target := range targets {
-		n, err := w.hand(ctx, target, replay.ID, seqs[target])
-		if errors.Is(err, dispatch.ErrTooMany) {
-			return replay, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
-		}
-		if err != nil {
-			return replay, err
-		}
-		replay.Targets[target] = n
-	}
-	w.log.Info("replay", "replay", replay.ID, "targets", replay.Targets)
-	return replay, nil
-}
-
-// selected are the events of a selection, for each target.
-func (w *webhook) selected(s admin.Selection, targets []string) (map[string]journal.Ranges, error) {
-	seqs := map[string]journal.Ranges{}
-	if s.DeadLetters {
-		err := w.letters(s, func(target string, d journal.DeadLetter) bool {
-			ranges := seqs[target]
-			ranges.Add(d.Record.Seq)
-			seqs[target] = ranges
-			return true
-		})
-		return seqs, err
-	}
-	var all journal.Ranges
-	for after := uint64(0); ; {
-		heads, err := w.journal.Heads(after, scanned)
-		if err != nil {
-			return nil, err
-		}
-		for _, h := range heads {
-			after = h.Seq
-			if selects(s, h) {
-				all.Add(h.Seq)
-			}
-		}
-		if len(heads) < scanned {
-			break
-		}
-	}
-	for _, target := range targets {
-		seqs[target] = all
-	}
-	return seqs, nil
 }

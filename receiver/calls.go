@@ -182,9 +182,13 @@ func (w *webhook) look(ctx context.Context, target string, heads []journal.Head)
 func headsOf(events []journal.Record) []journal.Head {
 	heads := make([]journal.Head, len(events))
 	for i := range events {
-		heads[i] = journal.Head{Seq: events[i].Seq, ID: events[i].ID, Lane: events[i].Lane}
+		heads[i] = headOf(&events[i])
 	}
 	return heads
+}
+
+func headOf(r *journal.Record) journal.Head {
+	return journal.Head{Seq: r.Seq, ID: r.ID, Type: r.Type, Lane: r.Lane, ReceivedAt: r.Request.ReceivedAt}
 }
 
 // of are the attempts of an event at a target.

@@ -201,7 +201,7 @@ func TestACallTellsAll(t *testing.T) {
 	require.ErrorContains(t, err, "expected the id")
 
 	w.eventually("it is replayed, once the dead letter is kept", func() bool {
-		replay, err := w.Replay(t.Context(), id, admin.Selection{Target: "billing", DeadLetters: true})
+		replay, err := w.Replay(t.Context(), id, admin.ReplayRequest{Selection: admin.Selection{Target: "billing", DeadLetters: true}})
 		return err == nil && replay.Targets["billing"] == 1
 	})
 	var replayed admin.Delivery

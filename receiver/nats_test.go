@@ -167,7 +167,7 @@ func TestReceiversShareAJournal(t *testing.T) {
 	}
 	client, err := admin.NewClient("http://" + all[1].adminAddress)
 	require.NoError(t, err)
-	answer, err := client.Replay(t.Context(), admin.Webhook{Namespace: "crm", Name: "callcenter"}, admin.Selection{DeadLetters: true})
+	answer, err := client.Replay(t.Context(), admin.Webhook{Namespace: "crm", Name: "callcenter"}, admin.ReplayRequest{Selection: admin.Selection{DeadLetters: true}})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, answer.Targets["crm"])
 	all[0].eventually("the replay arrives, whoever delivers it", func() bool { return target.count() == 2*calls*each+1 })

@@ -46,14 +46,16 @@ func (w *webhook) serve(stopped, owned context.Context, shared journal.SharedPar
 		return
 	}
 	w.log.Debug("partition taken", "partition", pt.index)
-	var wishes sync.WaitGroup
-	wishes.Go(func() { shared.Wishes(stopped, func(wish journal.Wish) error { return pt.replay(stopped, wish) }) })
+	var requests sync.WaitGroup
+	requests.Go(func() {
+		shared.ReplayRequests(stopped, func(request journal.ReplayRequest) error { return pt.replay(stopped, request) })
+	})
 	<-stopped.Done()
 	w.mu.Lock()
 	delete(w.parts, pt.index)
 	w.mu.Unlock()
 	pt.end()
-	wishes.Wait()
+	requests.Wait()
 	w.log.Debug("partition given back", "partition", pt.index)
 }
 
@@ -216,13 +218,17 @@ func (pt *part) oldest(name string) time.Time {
 	return record.Request.ReceivedAt
 }
 
-// replay hands events to a target again, which this part has.
-func (pt *part) replay(ctx context.Context, wish journal.Wish) error {
-	d := pt.dispatcher(wish.Target)
+// replay hands events to a target again that are in this part, or cancels that.
+func (pt *part) replay(ctx context.Context, request journal.ReplayRequest) error {
+	d := pt.dispatcher(request.Target)
 	if d == nil {
-		return nil // the target is no more
+		return nil // the target was removed
 	}
-	_, err := d.Replay(ctx, journal.ReplayRequest{ID: wish.ID, Seqs: wish.Seqs})
+	if request.Cancel {
+		_, _, err := d.CancelReplay(ctx, request)
+		return err
+	}
+	_, err := d.Replay(ctx, request)
 	return err
 }
 

@@ -104,46 +104,81 @@ func some(s admin.Selection, args []string, all bool) (selection admin.Selection
 
 func dropDeadLetters(receiver *receiverFlags, s *admin.Selection) *cobra.Command {
 	var all bool
+	var agreement consent
 	cmd := &cobra.Command{
-		Use:   "drop EVENT|--all [NAME]",
-		Short: "Forget one, or all",
-		Args:  cobra.MaximumNArgs(2),
+		Use:     "drop EVENT|--all [NAME]",
+		Short:   "Delete one, or all, for good",
+		Long:    "Delete one, or all, for good. It says how many of which targets, and asks.",
+		Example: "  pbxhook dead-letters drop --all --target crm -n crm callcenter",
+		Args:    cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			selection, name, err := some(*s, args, all)
 			if err != nil {
 				return err
 			}
-			dropped := 0
-			err = receiver.each(cmd.Context(), name, func(ctx context.Context, c *admin.Client, w admin.Webhook) error {
-				n, err := c.DropDeadLetters(ctx, w, selection)
-				dropped += n
-				return err
-			})
-			cmd.Printf("%d dropped\n", dropped)
-			if err == nil && dropped == 0 && !all {
-				err = fmt.Errorf("%w: no dead letter %s", admin.ErrNotFound, selection.Event)
-			}
-			return err
+			return drop(cmd, receiver, name, selection, &agreement)
 		},
 	}
+	agreement.add(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "all of them")
 	return cmd
 }
 
+// drop says what it would do, asks, and deletes dead letters.
+func drop(cmd *cobra.Command, receiver *receiverFlags, name string, s admin.Selection, agreement *consent) error {
+	ctx := cmd.Context()
+	client, webhooks, end, err := receiver.connect(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	plans, total, err := plan(ctx, webhooks, func(w admin.Webhook) (map[string]int64, time.Time, error) {
+		answer, err := client.DropDeadLetters(ctx, w, admin.DropRequest{Selection: s, DryRun: true})
+		return answer.Targets, answer.GivenUpTo, err
+	})
+	if err != nil {
+		return err
+	}
+	if total == 0 && s.Event != "" {
+		return fmt.Errorf("%w: no dead letter %s", admin.ErrNotFound, s.Event)
+	}
+	if ok, err := agreement.agreed(cmd, plans, total, "%s: dead letters of %[3]s: %[2]s", "Drop"); !ok {
+		return err
+	}
+	dropped := int64(0)
+	for _, p := range plans {
+		if len(p.targets) == 0 {
+			continue
+		}
+		s.GivenUpTo = p.givenUpTo
+		answer, err := client.DropDeadLetters(ctx, p.webhook, admin.DropRequest{Selection: s})
+		if err != nil {
+			return err
+		}
+		dropped += answer.Dropped
+	}
+	cmd.Printf("%d dropped\n", dropped)
+	return nil
+}
+
 func replayDeadLetters(receiver *receiverFlags, s *admin.Selection) *cobra.Command {
 	var all bool
+	var r replayFlags
 	cmd := &cobra.Command{
-		Use:   "replay EVENT|--all [NAME]",
-		Short: "Hand one, or all, to their targets again",
-		Args:  cobra.MaximumNArgs(2),
+		Use:     "replay EVENT|--all [NAME]",
+		Short:   "Hand one, or all, to their targets again",
+		Long:    "Hand one, or all, to their targets again. It says how many go to which targets, and asks.",
+		Example: "  pbxhook dead-letters replay --all --target crm -n crm callcenter",
+		Args:    cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			selection, name, err := some(*s, args, all)
 			if err != nil {
 				return err
 			}
-			return replay(cmd, receiver, name, selection, false)
+			return replay(cmd, receiver, name, selection, &r)
 		},
 	}
+	r.add(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "all of them")
 	return cmd
 }

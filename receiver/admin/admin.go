@@ -53,34 +53,6 @@ type DeadLetter struct {
 	Event json.RawMessage `json:"event,omitempty"`
 }
 
-// Selection says which events, all that is set must hold.
-type Selection struct {
-	Target string    `json:"target,omitempty"` // one target; empty: all
-	Call   string    `json:"call,omitempty"`   // events of a call
-	Event  string    `json:"event,omitempty"`  // one event, by its id
-	From   time.Time `json:"from,omitzero"`    // received then or later
-	To     time.Time `json:"to,omitzero"`      // received before
-	// DeadLetters: those that were given up; else all that are kept.
-	DeadLetters bool `json:"deadLetters,omitempty"`
-}
-
-// Check says what a selection lacks: to take every event there is cannot be meant.
-func (s *Selection) Check() error {
-	if s.Call == "" && s.Event == "" && s.From.IsZero() && s.To.IsZero() && !s.DeadLetters {
-		return fmt.Errorf("%w: expected a call, an event, a time from or to, or dead letters", ErrInvalid)
-	}
-	if !s.From.IsZero() && !s.To.IsZero() && !s.From.Before(s.To) {
-		return fmt.Errorf("%w: expected from before to, got %s and %s", ErrInvalid, s.From.Format(time.RFC3339), s.To.Format(time.RFC3339))
-	}
-	return nil
-}
-
-// Replay is what became of a wish to replay.
-type Replay struct {
-	ID      string           `json:"id"`      // in the header pbxhook-replay of each request
-	Targets map[string]int64 `json:"targets"` // how many events go to each
-}
-
 // Service is what a receiver can do for people.
 type Service interface {
 	Webhooks() []Webhook
@@ -95,8 +67,12 @@ type Service interface {
 	Follow(ctx context.Context, tell func(Update) error) error
 	DeadLetters(w Webhook, s Selection, limit int) ([]DeadLetter, error)
 	DeadLetter(w Webhook, target, id string) (DeadLetter, error)
-	DropDeadLetters(w Webhook, s Selection) (int, error)
-	Replay(ctx context.Context, w Webhook, s Selection) (Replay, error)
+	DropDeadLetters(w Webhook, r DropRequest) (Drop, error)
+	Replay(ctx context.Context, w Webhook, r ReplayRequest) (Replay, error)
+	// Replays returns the replays that are running, and the last ones that have ended, the newest first.
+	Replays(ctx context.Context, w Webhook) ([]ReplayState, error)
+	// CancelReplay ends a replay: what has not gone out does not go out any more.
+	CancelReplay(ctx context.Context, w Webhook, id string) (ReplayState, error)
 }
 
 // Register adds the admin API to a server's paths.
@@ -113,6 +89,8 @@ func Register(mux *http.ServeMux, service Service) {
 	mux.HandleFunc("GET "+webhook+"/dead-letters/{target}/{id}", h.local(h.deadLetter))
 	mux.HandleFunc("POST "+webhook+"/dead-letters/drop", h.local(h.drop))
 	mux.HandleFunc("POST "+webhook+"/replay", h.local(h.replay))
+	mux.HandleFunc("GET "+webhook+"/replays", h.local(h.replays))
+	mux.HandleFunc("POST "+webhook+"/replays/{id}/cancel", h.local(h.cancelReplay))
 }
 
 type handler struct{ service Service }
@@ -237,31 +215,4 @@ func (h *handler) deadLetters(r *http.Request, w Webhook) (any, error) {
 
 func (h *handler) deadLetter(r *http.Request, w Webhook) (any, error) {
 	return h.service.DeadLetter(w, r.PathValue("target"), r.PathValue("id"))
-}
-
-func (h *handler) drop(r *http.Request, w Webhook) (any, error) {
-	s, err := selection(r)
-	if err != nil {
-		return nil, err
-	}
-	n, err := h.service.DropDeadLetters(w, s)
-	return map[string]int{"dropped": n}, err
-}
-
-func (h *handler) replay(r *http.Request, w Webhook) (any, error) {
-	s, err := selection(r)
-	if err != nil {
-		return nil, err
-	}
-	return h.service.Replay(r.Context(), w, s)
-}
-
-func selection(r *http.Request) (Selection, error) {
-	var s Selection
-	decoder := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&s); err != nil {
-		return s, fmt.Errorf("%w: read which events: %w", ErrInvalid, err)
-	}
-	return s, s.Check()
 }

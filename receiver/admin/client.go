@@ -100,16 +100,27 @@ func (c *Client) DeadLetter(ctx context.Context, w Webhook, target, id string) (
 	return letter, err
 }
 
-// DropDeadLetters forgets some.
-func (c *Client) DropDeadLetters(ctx context.Context, w Webhook, s Selection) (int, error) {
-	var answer struct{ Dropped int }
-	err := c.do(ctx, http.MethodPost, w.path("/dead-letters/drop"), s, &answer)
-	return answer.Dropped, err
+// DropDeadLetters deletes some, or in a dry run says which.
+func (c *Client) DropDeadLetters(ctx context.Context, w Webhook, r DropRequest) (answer Drop, err error) {
+	err = c.do(ctx, http.MethodPost, w.path("/dead-letters/drop"), r, &answer)
+	return answer, err
 }
 
-// Replay hands events to targets again.
-func (c *Client) Replay(ctx context.Context, w Webhook, s Selection) (answer Replay, err error) {
-	err = c.do(ctx, http.MethodPost, w.path("/replay"), s, &answer)
+// Replay hands events to targets again, or in a dry run says which.
+func (c *Client) Replay(ctx context.Context, w Webhook, r ReplayRequest) (answer Replay, err error) {
+	err = c.do(ctx, http.MethodPost, w.path("/replay"), r, &answer)
+	return answer, err
+}
+
+// Replays lists the replays that are running, and the last ones that have ended, the newest first.
+func (c *Client) Replays(ctx context.Context, w Webhook) (all []ReplayState, err error) {
+	err = c.do(ctx, http.MethodGet, w.path("/replays"), nil, &all)
+	return all, err
+}
+
+// CancelReplay ends a replay.
+func (c *Client) CancelReplay(ctx context.Context, w Webhook, id string) (answer ReplayState, err error) {
+	err = c.do(ctx, http.MethodPost, w.path("/replays/"+url.PathEscape(id)+"/cancel"), struct{}{}, &answer)
 	return answer, err
 }
 

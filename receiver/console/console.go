@@ -64,6 +64,8 @@ func Register(mux *http.ServeMux, service admin.Service) {
 	handle("GET /assets/{name}", c.asset)
 	handle("POST /replay", c.replay)
 	handle("POST /drop", c.drop)
+	handle("GET /replays", c.replays)
+	handle("POST /cancel", c.cancel)
 	handle("POST /numbers", c.numbers)
 	handle("GET /", func(http.ResponseWriter, *http.Request) error {
 		return fmt.Errorf("%w: there is no such page", admin.ErrNotFound)
@@ -126,6 +128,8 @@ func done(r *http.Request) string {
 		return fmt.Sprintf("%s on the way again", events(n))
 	case r.FormValue("done") == "dropped":
 		return fmt.Sprintf("%s dropped", events(n))
+	case r.FormValue("done") == "canceled":
+		return fmt.Sprintf("canceled; %s not sent", events(n))
 	}
 	return ""
 }
@@ -234,6 +238,8 @@ type lettersBody struct {
 	Letters []admin.DeadLetter
 	More    bool
 	Here    string
+	Replay  *admin.Replay // what a replay of all of them would do; nil where it is not offered
+	Drop    *admin.Drop   // likewise
 }
 
 func (c *Console) deadLetters(w http.ResponseWriter, r *http.Request) error {
@@ -255,7 +261,59 @@ func (c *Console) deadLetters(w http.ResponseWriter, r *http.Request) error {
 	if body.More = len(body.Letters) > listedLetters; body.More {
 		body.Letters = body.Letters[:listedLetters]
 	}
+	if body.Webhook != "" && body.Target != "" && len(body.Letters) > 0 {
+		if err := c.previewAll(r, &body); err != nil {
+			return err
+		}
+	}
 	return c.show(w, c.page(r, "dead-letters"), body)
+}
+
+// previewAll says what it would do to replay, or to drop, all dead letters of a target.
+func (c *Console) previewAll(r *http.Request, body *lettersBody) error {
+	all := admin.Selection{Target: body.Target, DeadLetters: true}
+	replay, err := c.service.Replay(r.Context(), webhookOf(r), admin.ReplayRequest{Selection: all, DryRun: true})
+	switch {
+	case err == nil:
+		body.Replay = &replay
+	case !errors.Is(err, admin.ErrInvalid): // else they are too many for one replay
+		return err
+	}
+	drop, err := c.service.DropDeadLetters(webhookOf(r), admin.DropRequest{Selection: all, DryRun: true})
+	if err == nil {
+		body.Drop = &drop
+	}
+	return err
+}
+
+// replaysBody is a list of replays.
+type replaysBody struct {
+	Replays []admin.ReplayState
+	Here    string
+}
+
+func (c *Console) replays(w http.ResponseWriter, r *http.Request) error {
+	body := replaysBody{Here: "/replays"}
+	for _, webhook := range c.service.Webhooks() {
+		all, err := c.service.Replays(r.Context(), webhook)
+		if err != nil {
+			return err
+		}
+		body.Replays = append(body.Replays, all...)
+	}
+	slices.SortStableFunc(body.Replays, func(a, b admin.ReplayState) int { return b.Begun.Compare(a.Begun) })
+	return c.show(w, c.page(r, "replays"), body)
+}
+
+func (c *Console) cancel(w http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return fmt.Errorf("%w: read the form: %w", admin.ErrInvalid, err)
+	}
+	state, err := c.service.CancelReplay(r.Context(), webhookOf(r), r.PostFormValue("replay"))
+	if err != nil {
+		return err
+	}
+	return back(w, r, "canceled", int(state.Remaining))
 }
 
 // rejectedBody is what was not taken, and what was taken and could not be decoded.
@@ -280,6 +338,12 @@ func selection(r *http.Request) (admin.Selection, error) {
 		return admin.Selection{}, fmt.Errorf("%w: read the form: %w", admin.ErrInvalid, err)
 	}
 	s := admin.Selection{Target: r.PostFormValue("target"), Event: r.PostFormValue("event"), DeadLetters: r.PostFormValue("kept") == ""}
+	if text := r.PostFormValue("givenUpTo"); text != "" {
+		var err error
+		if s.GivenUpTo, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return s, fmt.Errorf("%w: givenUpTo: expected a time such as 2026-11-22T08:00:00Z: %w", admin.ErrInvalid, err)
+		}
+	}
 	return s, s.Check()
 }
 
@@ -288,7 +352,7 @@ func (c *Console) replay(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer, err := c.service.Replay(r.Context(), webhookOf(r), s)
+	answer, err := c.service.Replay(r.Context(), webhookOf(r), admin.ReplayRequest{Selection: s, By: "console"})
 	if err != nil {
 		return err
 	}
@@ -304,11 +368,11 @@ func (c *Console) drop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	n, err := c.service.DropDeadLetters(webhookOf(r), s)
+	answer, err := c.service.DropDeadLetters(webhookOf(r), admin.DropRequest{Selection: s})
 	if err != nil {
 		return err
 	}
-	return back(w, r, "dropped", n)
+	return back(w, r, "dropped", int(answer.Dropped))
 }
 
 // back goes to the page that a form is on.

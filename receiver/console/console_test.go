@@ -26,8 +26,10 @@ var at = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 // service is a receiver that has one call.
 type service struct {
 	admin.Service
-	replayed, dropped admin.Selection
-	trouble           error
+	replayed admin.ReplayRequest
+	dropped  admin.DropRequest
+	canceled string
+	trouble  error
 }
 
 func (s *service) Webhooks() []admin.Webhook {
@@ -93,14 +95,40 @@ func (s *service) Rejected() []admin.Rejected {
 	return []admin.Rejected{{Time: at, Webhook: "crm/callcenter", Code: 401, Reason: "expected the webhook's username and password", Hint: "the username is right, the password is wrong", Method: "POST", Sender: "10.0.0.7:4711"}}
 }
 
-func (s *service) Replay(_ context.Context, _ admin.Webhook, sel admin.Selection) (admin.Replay, error) {
-	s.replayed = sel
-	return admin.Replay{ID: "r2", Targets: map[string]int64{"lab": 3}}, s.trouble
+func (s *service) Replay(_ context.Context, _ admin.Webhook, r admin.ReplayRequest) (admin.Replay, error) {
+	if !r.DryRun {
+		s.replayed = r
+	}
+	return admin.Replay{ID: "r2", Targets: map[string]int64{"lab": 3}, GivenUpTo: at, DryRun: r.DryRun}, s.trouble
 }
 
-func (s *service) DropDeadLetters(_ admin.Webhook, sel admin.Selection) (int, error) {
-	s.dropped = sel
-	return 1, nil
+func (s *service) DropDeadLetters(_ admin.Webhook, r admin.DropRequest) (admin.Drop, error) {
+	answer := admin.Drop{Targets: map[string]int64{"lab": 1}, GivenUpTo: at, DryRun: r.DryRun}
+	if !r.DryRun {
+		s.dropped, answer.Dropped = r, 1
+	}
+	return answer, nil
+}
+
+func (s *service) Replays(_ context.Context, w admin.Webhook) ([]admin.ReplayState, error) {
+	state := func(id string, phase admin.ReplayPhase, ended time.Time, p admin.ReplayProgress) admin.ReplayState {
+		return admin.ReplayState{
+			ID: id, Webhook: w.String(), What: "dead letters of call <b>", By: "someone", Phase: phase, Begun: at, Ended: ended, ReplayProgress: p,
+			Targets: []admin.ReplayTarget{{Target: "lab", ReplayProgress: p}},
+		}
+	}
+	paced := state("r1", admin.ReplayRunning, time.Time{}, admin.ReplayProgress{Total: 9, Done: 3, Failed: 1, Remaining: 5})
+	paced.Rate = 2.5
+	return []admin.ReplayState{
+		paced,
+		state("r2", admin.ReplayFinished, at.Add(time.Minute), admin.ReplayProgress{Total: 9, Done: 9}),
+		state("r3", admin.ReplayCanceled, at.Add(time.Minute), admin.ReplayProgress{Total: 9, Done: 4, Remaining: 5}),
+	}, s.trouble
+}
+
+func (s *service) CancelReplay(_ context.Context, _ admin.Webhook, id string) (admin.ReplayState, error) {
+	s.canceled = id
+	return admin.ReplayState{ID: id, Phase: admin.ReplayCanceled, ReplayProgress: admin.ReplayProgress{Remaining: 5}}, nil
 }
 
 func (s *service) Pulse() uint64 { return 1 }
@@ -129,7 +157,7 @@ func post(path string, form url.Values, header ...string) *http.Request {
 // TestPages: each page as it is, with and without numbers.
 func TestPages(t *testing.T) {
 	for name, path := range map[string]string{
-		"call": "/call?webhook=crm/callcenter&id=1610782193.391", "targets": "/targets", "dead-letters": "/dead-letters?webhook=crm%2Fcallcenter&target=lab", "rejected": "/rejected",
+		"call": "/call?webhook=crm/callcenter&id=1610782193.391", "targets": "/targets", "dead-letters": "/dead-letters?webhook=crm%2Fcallcenter&target=lab", "rejected": "/rejected", "replays": "/replays",
 		"error": "/call?webhook=crm/callcenter&id=9",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,11 +204,12 @@ func TestOnlyThePageItselfCanAct(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &service{}
-			for _, path := range []string{"/replay", "/drop", "/numbers"} {
+			for _, path := range []string{"/replay", "/drop", "/numbers", "/cancel"} {
 				require.Equal(t, http.StatusForbidden, do(s, post(path, form, header...)).Code)
 			}
 			require.Zero(t, s.replayed)
 			require.Zero(t, s.dropped)
+			require.Zero(t, s.canceled)
 		})
 	}
 	s := &service{}
@@ -192,8 +221,17 @@ func TestOnlyThePageItselfCanAct(t *testing.T) {
 	w := do(s, post("/replay", form, "Origin", "http://127.0.0.1:9091", "Sec-Fetch-Site", "same-origin"))
 	require.Equal(t, http.StatusSeeOther, w.Code)
 	require.Equal(t, "/dead-letters?done=replayed&n=3&webhook=a", w.Header().Get("Location"))
-	require.Equal(t, admin.Selection{Target: "lab", Event: "e2", DeadLetters: true}, s.replayed)
+	selection := admin.Selection{Target: "lab", Event: "e2", DeadLetters: true}
+	require.Equal(t, admin.ReplayRequest{Selection: selection, By: "console"}, s.replayed)
+	form.Set("givenUpTo", "2026-11-22T08:00:00.5Z")
 	w = do(s, post("/drop", form))
+	selection.GivenUpTo = at.Add(500 * time.Millisecond)
+	require.Equal(t, selection, s.dropped.Selection, "no later ones than those that the page counted")
+	form.Set("givenUpTo", "yesterday")
+	require.Equal(t, http.StatusBadRequest, do(s, post("/replay", form)).Code)
+	w2 := do(s, post("/cancel", url.Values{"webhook": {"crm/callcenter"}, "replay": {"r1"}, "back": {"/replays"}}))
+	require.Equal(t, "/replays?done=canceled&n=5", w2.Header().Get("Location"))
+	require.Equal(t, "r1", s.canceled)
 	require.Equal(t, "/dead-letters?done=dropped&n=1&webhook=a", w.Header().Get("Location"))
 	require.Contains(t, do(s, get("/targets?done=dropped&n=1")).Body.String(), "1 event dropped")
 	require.NotContains(t, do(s, get("/targets?done=<b>&n=1")).Body.String(), "<b>")

@@ -29,6 +29,7 @@ func pages() map[string]*template.Template {
 		"masked":  maskedText,
 		"outcome": func(o admin.Outcome) string { return words[o] },
 		"utc":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") },
+		"events":  func(n int64) string { return events(int(n)) },
 		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"isoOf":   func(t *metav1.Time) string { return t.UTC().Format(time.RFC3339) },
 		"utcOf":   func(t *metav1.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") },
@@ -48,7 +49,7 @@ func pages() map[string]*template.Template {
 		"text":    func(s any) string { return fmt.Sprint(s) },
 	}
 	all := map[string]*template.Template{}
-	for _, name := range []string{"calls", "call", "targets", "dead-letters", "rejected", "error"} {
+	for _, name := range []string{"calls", "call", "targets", "dead-letters", "replays", "rejected", "error"} {
 		all[name] = template.Must(template.New(name).Funcs(functions).ParseFS(files, "templates/layout.html", "templates/"+name+".html"))
 	}
 	return all

@@ -320,7 +320,7 @@ func (m *modelTarget) happen() {
 		require.NoError(m.t, err)
 		m.replays += n
 	case 4:
-		_, _, err := m.running.CancelReplay(context.Background(), fmt.Sprint("replay", m.random.IntN(m.asked+1)))
+		_, _, err := m.running.CancelReplay(context.Background(), journal.ReplayRequest{ID: fmt.Sprint("replay", m.random.IntN(m.asked+1))})
 		require.NoError(m.t, err)
 	}
 }

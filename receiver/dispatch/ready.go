@@ -10,6 +10,9 @@ import (
 // catchUp is how much of its pace a replay may make up for, when its turn came late.
 const catchUp = 100 * time.Millisecond
 
+// maxInterval is between two attempts of a replay at most.
+const maxInterval = 24 * time.Hour
+
 // readyLanes holds the lanes whose head may be tried. Lanes with a live event go first, so that a replay, however
 // long, gets what live events leave. The replays take turns, each at its own pace.
 type readyLanes struct {
@@ -35,7 +38,11 @@ func (r *readyLanes) of(replay *journal.Replay) *replayLanes {
 	}
 	one := &replayLanes{id: replay.ID}
 	if replay.Rate > 0 {
-		one.interval = time.Duration(float64(time.Second) / replay.Rate)
+		share := replay.Share
+		if share <= 0 {
+			share = 1
+		}
+		one.interval = time.Duration(min(float64(time.Second)/(replay.Rate*share), float64(maxInterval)))
 	}
 	r.replays = append(r.replays, one)
 	return one

@@ -129,21 +129,20 @@ func (w *work) take(t *taking) (int64, error) {
 	if len(entries) == 0 {
 		return 0, nil
 	}
-	replay := journal.Replay{ID: t.ID, At: t.At, By: t.By, About: t.About, Rate: t.Rate}
-	if replay.At.IsZero() {
-		replay.At = time.Now().UTC()
-	}
 	if running := w.progress.running(); running >= maxReplays {
 		return 0, fmt.Errorf("%w: %d replays to target %s are running: wait for them, or cancel some", ErrTooMany, running, w.name)
 	}
 	if w.replayed+len(entries) > maxQueued {
 		return 0, fmt.Errorf("%w: %d replayed events wait for target %s already", ErrTooMany, w.replayed, w.name)
 	}
+	t.Seqs = nil
 	for _, entry := range entries {
-		replay.Seqs.Add(entry.Seq)
+		t.Seqs.Add(entry.Seq)
 	}
-	replay.Total = int64(len(entries))
-	replay.Remaining = replay.Total
+	replay := t.Replay()
+	if replay.At.IsZero() { // as a request of an earlier version
+		replay.At = time.Now().UTC()
+	}
 	w.progress.forgetEnded()
 	before := clone(w.progress.replays)
 	w.progress.replays = append(w.progress.replays, replay)
@@ -165,21 +164,26 @@ func (w *work) mayReplay(t *taking, seq uint64) bool {
 }
 
 // CancelReplay ends a replay: what has not gone out does not go out any more, attempts under way are finished. It
-// returns how many events were not sent when that is durable, and whether there was such a replay. It needs a
-// dispatcher that runs.
-func (d *Dispatcher) CancelReplay(ctx context.Context, id string) (unsent int64, found bool, err error) {
-	askErr := d.ask(ctx, func(w *work) { unsent, found, err = w.cancel(id) })
+// returns how many events were not sent when that is durable, and whether there was such a replay; one that was canceled
+// before it was taken is remembered, where the request has its events. It needs a dispatcher that runs.
+func (d *Dispatcher) CancelReplay(ctx context.Context, request journal.ReplayRequest) (unsent int64, found bool, err error) {
+	askErr := d.ask(ctx, func(w *work) { unsent, found, err = w.cancel(&request) })
 	return unsent, found, errors.Join(askErr, err)
 }
 
-func (w *work) cancel(id string) (unsent int64, found bool, err error) {
-	replay := w.progress.replayByID(id)
-	if replay == nil || !replay.Running() {
+func (w *work) cancel(request *journal.ReplayRequest) (unsent int64, found bool, err error) {
+	replay := w.progress.replayByID(request.ID)
+	switch {
+	case replay == nil && len(request.Seqs) > 0:
+		w.progress.forgetEnded()
+		w.progress.replays = append(w.progress.replays, request.Replay())
+		replay = &w.progress.replays[len(w.progress.replays)-1]
+	case replay == nil || !replay.Running():
 		return 0, replay != nil, nil
 	}
 	unsent = replay.Remaining
 	w.progress.cancel(replay)
-	w.dropCanceled(id)
+	w.dropCanceled(request.ID)
 	return unsent, true, w.flush() // what cannot be written now is written with the next cursor
 }
 

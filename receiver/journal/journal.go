@@ -128,7 +128,8 @@ type Replay struct {
 	At        time.Time `json:"at"`              // when it was asked for
 	By        string    `json:"by,omitempty"`    // who asked, as they said
 	About     string    `json:"about,omitempty"` // which events, for people
-	Rate      float64   `json:"rate,omitempty"`  // attempts a second; 0: no bound
+	Rate      float64   `json:"rate,omitempty"`  // attempts a second to the target; 0: no bound
+	Share     float64   `json:"share,omitempty"` // of the rate, that this partition has; 0: all
 	Seqs      Ranges    `json:"seqs"`            // that are still to go out
 	Total     int64     `json:"total,omitempty"`
 	Remaining int64     `json:"remaining,omitempty"` // as many as Seqs has; of a canceled one, those that were not sent
@@ -148,6 +149,7 @@ type ReplayRequest struct {
 	By     string    `json:",omitempty"`
 	About  string    `json:",omitempty"`
 	Rate   float64   `json:",omitempty"`
+	Share  float64   `json:",omitempty"`
 	Seqs   Ranges
 	// GivenUpTo is set where dead letters are meant: events whose dead letter is gone, or newer, are left out, so
 	// that the same request made twice sends nothing twice.
@@ -163,6 +165,12 @@ func (c *Cursor) Has(seq uint64) bool {
 		}
 	}
 	return seq <= c.Floor || c.Done.Has(seq)
+}
+
+// Replay returns the replay that a request asks for, of which nothing has gone out.
+func (r *ReplayRequest) Replay() Replay {
+	n := r.Seqs.Len()
+	return Replay{ID: r.ID, At: r.At, By: r.By, About: r.About, Rate: r.Rate, Share: r.Share, Seqs: r.Seqs, Total: n, Remaining: n}
 }
 
 // DeadLetter is an event that was given up for a target, with the request, so that it outlives the

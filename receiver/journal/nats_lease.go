@@ -124,8 +124,8 @@ type SharedPart interface {
 	GiveBack()
 	// Trim drops events that all targets are done with, as far as there is a reason to.
 	Trim(ctx context.Context) error
-	// Wishes hands over the replays that were asked for, until ctx ends.
-	Wishes(ctx context.Context, take func(Wish) error)
+	// ReplayRequests hands over the replay requests as they are made, until ctx ends.
+	ReplayRequests(ctx context.Context, take func(ReplayRequest) error)
 }
 
 // sharing is this receiver's share of a journal.
@@ -220,7 +220,7 @@ func (s *sharing) take(ctx context.Context, leases jetstream.KeyValue, part int)
 	}
 	l := newLease(part, token, revision, asked.Add(s.n.term()))
 	s.held[part] = l
-	p := &natsPart{n: s.n, index: part, lease: l, wished: make(chan struct{}, 1), views: map[string]*natsView{}}
+	p := &natsPart{n: s.n, index: part, lease: l, wished: make(chan struct{}, 1), taken: map[string]uint64{}, views: map[string]*natsView{}}
 	s.n.mu.Lock()
 	s.n.parts[part] = p
 	s.n.mu.Unlock()

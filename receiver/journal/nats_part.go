@@ -26,9 +26,9 @@ type natsPart struct {
 	n      *NATS
 	index  int
 	lease  *lease
-	wished chan struct{} // has something when a replay was asked for
-	// taken is the revision of the last replay that was taken; of the goroutine of Wishes.
-	taken uint64
+	wished chan struct{} // has something when there is a replay request
+	// taken are the revisions of the replay requests that were taken, by key; of the goroutine of ReplayRequests.
+	taken map[string]uint64
 
 	mu      sync.Mutex
 	views   map[string]*natsView

@@ -344,19 +344,16 @@ func TestNATSDeadLettersLogAndReplays(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []bool{true, false}, done)
 
-	wishes := make(chan journal.Wish, 1)
+	requests := make(chan journal.ReplayRequest, 1)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		part.Wishes(ctx, func(w journal.Wish) error { wishes <- w; return nil })
+		part.ReplayRequests(ctx, func(r journal.ReplayRequest) error { requests <- r; return nil })
 	}()
-	var seqs journal.Ranges
-	seqs.AddAll(receipt.Seq, receipt.Seq+5)
-	taken, err := other.Replay(t.Context(), journal.Wish{Target: "crm", ID: "r1", Seqs: seqs})
-	require.NoError(t, err)
-	require.EqualValues(t, 1, taken)
-	require.Equal(t, journal.Wish{Target: "crm", ID: "r1", Seqs: journal.Ranges{{From: receipt.Seq, To: receipt.Seq}}}, <-wishes)
+	seqs := journal.Ranges{{From: receipt.Seq, To: receipt.Seq}}
+	require.NoError(t, other.Replay(t.Context(), journal.ReplayRequest{Target: "crm", ID: "r1"}, map[int]journal.Ranges{part.Index(): seqs}))
+	require.Equal(t, journal.ReplayRequest{Target: "crm", ID: "r1", Share: 1, Seqs: seqs}, <-requests)
 	stop()
 	<-ended
 

@@ -102,9 +102,18 @@ func (n *NATS) eachValue(ctx context.Context, bucket, keys string, do func(v val
 
 // erase deletes a value without a mark that there was one.
 func (n *NATS) erase(ctx context.Context, bucket, key string) error {
+	return n.eraseUpTo(ctx, bucket, key, 0)
+}
+
+// eraseUpTo deletes a value without a mark that there was one, unless it was written after a revision (0: in any case).
+func (n *NATS) eraseUpTo(ctx context.Context, bucket, key string, revision uint64) error {
+	which := []jetstream.StreamPurgeOpt{jetstream.WithPurgeSubject("$KV." + bucket + "." + key)}
+	if revision > 0 {
+		which = append(which, jetstream.WithPurgeSequence(revision+1))
+	}
 	stream, err := n.js.Stream(ctx, streamOf(bucket))
 	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject("$KV."+bucket+"."+key))
+		err = stream.Purge(ctx, which...)
 	}
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", key, plainJetStream(err))

@@ -473,7 +473,7 @@ spec:
 		letters := pbxhook("dead-letters", "-o", "json")
 		return strings.Contains(letters, `"callId": "1.6"`) && strings.Contains(letters, "400 from the target")
 	})
-	require.Contains(t, pbxhook("replay", "--call", "1.4", "--target", "echo"), "1 events to echo")
+	require.Contains(t, pbxhook("replay", "--call", "1.4", "--target", "echo"), "1 event to echo")
 	c.eventually("it comes again", func() bool { return len(arrived()) == 4 })
 	require.Equal(t, "1.4", arrived()[3])
 }

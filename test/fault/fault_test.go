@@ -382,7 +382,7 @@ func TestPoisonedCall(t *testing.T) {
 	k.mu.Lock()
 	k.answer = nil
 	k.mu.Unlock()
-	s.pbxhook("replay", "--dead-letters")
+	s.pbxhook("replay", "--dead-letters", "--yes")
 	require.Eventually(t, func() bool { return k.count() == healthy+poisoned }, patience, 10*time.Millisecond)
 	k.mu.Lock()
 	for n, got := range k.calls["poisoned"] {
