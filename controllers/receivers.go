@@ -143,6 +143,7 @@ func merge(all, one *statusz.Webhook) *statusz.Webhook {
 	}
 	e.LastOtherVersion = cmp.Or(e.LastOtherVersion, o.LastOtherVersion)
 	all.JournalProblem = cmp.Or(all.JournalProblem, one.JournalProblem)
+	all.JournalDamage = cmp.Or(all.JournalDamage, one.JournalDamage)
 	e.Draining += o.Draining
 	all.Draining = cmp.Or(all.Draining, one.Draining)
 	for _, t := range one.Targets {

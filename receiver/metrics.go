@@ -45,6 +45,7 @@ var (
 	byNameDesc      = prometheus.NewDesc("pbxhook_events_by_name_total", "Events by the provider's own name (other: a name that pbxhook does not know; unparsed: could not be decoded), since the journal was made.", []string{labelWebhook, labelEvent}, nil)
 	versionDesc     = webhookDesc("pbxhook_events_other_version_total", "Events that came in another version than spec.version, since the journal was made.")
 	repeatedDesc    = webhookDesc("pbxhook_events_repeated_total", "Events that the PBX sent again and that were not kept again, since the journal was made.")
+	damagedDesc     = webhookDesc("pbxhook_journal_damage_total", "Places of the journal that were found not to be as they were written, and did not keep it from being opened, since it was made.")
 	rejectedDesc    = webhookDesc("pbxhook_requests_rejected_total", "Requests that were refused, since the journal was made.")
 	urlChecksDesc   = webhookDesc("pbxhook_url_checks_total", "Requests that only asked whether the URL is there, since the journal was made.")
 	guessedDesc     = webhookDesc("pbxhook_credentials_guessed_total", "Different wrong credentials that came, since the receiver started. A PBX with an old password counts once.")
@@ -166,7 +167,7 @@ func (m *metrics) forget(webhook, target string) {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, urlChecksDesc, guessedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
+		receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, damagedDesc, urlChecksDesc, guessedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
 		unsureDesc, pendingDesc, oldestDesc, deliveredDesc, deadDesc, healthyDesc, breakerDesc,
 	} {
 		out <- d
@@ -201,6 +202,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		counter(rejectedDesc, state.Rejected, id)
 		counter(urlChecksDesc, state.URLChecks, id)
 		counter(guessedDesc, m.receiver.ingest.Guessed(id), id)
+		counter(damagedDesc, state.Damaged, id)
 		seconds(lastDesc, state.LastReceived, id)
 		gauge(bytesDesc, float64(state.Bytes), id)
 		gauge(maxBytesDesc, float64(state.MaxBytes), id)

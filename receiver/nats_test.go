@@ -220,6 +220,7 @@ func TestNATSAway(t *testing.T) {
 // TestNATSStreamIsGone, or one beside it, as when servers lose their disks, or somebody deletes it: that is said, and what
 // comes after is kept and delivered, by whichever receiver.
 func TestNATSStreamIsGone(t *testing.T) {
+	t.Parallel()
 	stream := "pbxhook_crm_callcenter"
 	for name, gone := range map[string]func(js jetstream.JetStream) error{
 		"alone":       func(js jetstream.JetStream) error { return js.DeleteStream(t.Context(), stream) },
@@ -233,6 +234,7 @@ func TestNATSStreamIsGone(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			servers := natstest.Start(t, 1, "")
 			target := newOrdered(t)
 			text := natsManifest(natstest.URL(servers), target.URL, "")
@@ -260,7 +262,7 @@ func TestNATSStreamIsGone(t *testing.T) {
 			said := func(what string) bool {
 				return strings.Contains(receivers[0].log.String()+receivers[1].log.String(), what)
 			}
-			receivers[0].eventually("it is said by who finds out first", func() bool { return said("made anew") })
+			receivers[0].eventually("it is said by who finds out first", func() bool { return said("recreated") })
 			for _, r := range receivers {
 				r.eventually("NATS is used again", func() bool {
 					return r.problem() == "" && said("the stream is gone") == strings.Contains(r.log.String(), "the stream is gone")

@@ -23,6 +23,9 @@ type Webhook struct {
 	Targets   []v1alpha1.TargetStatus `json:"targets"`
 	// JournalProblem says why no event can be kept now; empty: they can.
 	JournalProblem string `json:"journalProblem,omitempty"`
+	// JournalDamage says what of the journal was found not to be as it was written since the receiver started, which it did
+	// all the same; empty: nothing.
+	JournalDamage string `json:"journalDamage,omitempty"`
 	// Draining is the journal that the webhook had before, for as long as a target does not have all of it.
 	Draining *Draining `json:"draining,omitempty"`
 }

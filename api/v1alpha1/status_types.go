@@ -87,6 +87,8 @@ const (
 	ReasonGatewayNotReady = "GatewayNotReady"
 	// ReasonStream: events are kept in a JetStream stream.
 	ReasonStream = "Stream"
+	// ReasonJournalDamaged: the receiver found that something in its journal is not as it was written, and goes on.
+	ReasonJournalDamaged = "JournalDamaged"
 	// ReasonJournalUnavailable: no event can be kept now: NATS cannot be reached or refuses, or the journal or its disk is full.
 	ReasonJournalUnavailable = "JournalUnavailable"
 	// ReasonJournalMoving: the events of a journal of another kind go to the targets first.

@@ -251,6 +251,9 @@ type State struct {
 	MaxBytes         int64
 	DeadLetters      int64 // kept now, of all targets
 	Logged           int64 // attempts that were ever written to the delivery log
+	Damaged          int64 // places of damage ever found that did not keep the journal from being opened
+	// Damage is the latest of them that were found since the journal was opened; empty: none.
+	Damage string
 }
 
 // Journal keeps the events of one webhook.

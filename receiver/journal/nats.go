@@ -24,8 +24,9 @@ const (
 	natsRetry      = 500 * time.Millisecond
 	natsPoll       = time.Second // between two looks at the stream
 	repeatWindow   = 10 * time.Minute
-	payloadReserve = 64 << 10 // of the server's max_payload, for headers
-	oldestServer   = "2.11.0" // that gives several messages for one request
+	payloadReserve = 64 << 10       // of the server's max_payload, for headers
+	damageTime     = 24 * time.Hour // for which what was found is in the status
+	oldestServer   = "2.11.0"       // that gives several messages for one request
 	maxCached      = 2048
 	maxCachedBytes = 2 << 20
 )
@@ -44,7 +45,8 @@ var ErrNotOwner = errors.New("another receiver has this partition")
 // server that is lost takes no position with it; cursors, dead letters and leases are in key-value buckets.
 //
 // While NATS cannot be reached, events are refused, and soon at once; all goes on by itself when it is back. A stream that
-// is gone, as after the loss of the servers' disks, is made anew.
+// is gone, as after the loss of the servers' disks, is recreated, and one that has gone back, as after a restored backup,
+// has another epoch.
 type NATS struct {
 	options NATSOptions
 	conn    *nats.Conn
@@ -52,7 +54,7 @@ type NATS struct {
 	api     string // prefix of JetStream's API
 	id      string // of this receiver
 	sent    atomic.Uint64
-	cache   cache
+	doubt   chan struct{} // has something when the stream was found to have gone back
 	done    sync.WaitGroup
 	cut     atomic.Bool           // by a test: it cannot connect
 	dialled atomic.Pointer[error] // what the last attempt to reach a server came to; nil within: it was reached
@@ -64,12 +66,17 @@ type NATS struct {
 	leases   jetstream.KeyValue
 	letters  jetstream.KeyValue
 	stream   jetstream.Stream
-	created  time.Time // the stream: one that was made at another time is another one, which numbers its events anew
-	sound    uint64    // the last event of which is known that all cursors were there after it was kept
-	lost     bool      // cursors were lost: targets without one get what came after sound
+	created  time.Time // the stream
+	epoch    string    // of the stream
+	epochs   []string  // that it had before
+	known    uint64    // the highest sequence number that the stream is known to have had
+	wentBack bool      // the stream has another history than it had
+	newest   mark      // of the stream's events, when it was looked at last
+	cache    *cache
 	problem  error     // why it cannot be used
 	heard    time.Time // when the stream's leader answered last; at first, when the journal was opened
 	state    State
+	damage   Rejection  // the last that all receivers know of
 	counted  natsCounts // not yet written
 	byName   nameCounts // of all receivers, as last read
 	targets  []string   // that there are
@@ -86,6 +93,8 @@ type natsCounts struct {
 	ByName                                     nameCounts
 	URLChecks                                  int64
 	LastURLCheck                               time.Time
+	Damaged                                    int64
+	LastDamage                                 Rejection
 }
 
 func (c *natsCounts) empty() bool { return *c == natsCounts{} }
@@ -104,42 +113,21 @@ func (c *natsCounts) add(o natsCounts) {
 	c.ByName.addAll(&o.ByName)
 	c.URLChecks += o.URLChecks
 	c.LastURLCheck = later(c.LastURLCheck, o.LastURLCheck)
+	c.Damaged += o.Damaged
+	if o.LastDamage.At.After(c.LastDamage.At) {
+		c.LastDamage = o.LastDamage
+	}
 }
 
 var _ Journal = (*NATS)(nil)
 
 // see takes in what the stream has; n.mu is held.
 func (n *NATS) see(info *jetstream.StreamInfo) {
-	n.state.LastSeq = max(n.state.LastSeq, info.State.LastSeq)
+	n.state.LastSeq, n.known = max(n.state.LastSeq, info.State.LastSeq), max(n.known, info.State.LastSeq)
 	n.state.Received, n.state.Events, n.state.Bytes, n.state.MaxBytes = int64(info.State.LastSeq), int64(info.State.Msgs), int64(info.State.Bytes), info.Config.MaxBytes
 	if info.State.LastTime.After(n.state.LastReceived) {
 		n.state.LastReceived = info.State.LastTime
 	}
-}
-
-// look reads the stream's state, adds what was counted here to what all have counted, and wakes the readers when
-// something came that nobody told of. last is the stream's last event; errors say that it cannot be read.
-func (n *NATS) look() (last uint64, err error) {
-	ctx, cancel := context.WithTimeout(n.ctx, natsTimeout)
-	defer cancel()
-	info, err := n.info(ctx, n.name())
-	if err != nil {
-		return 0, err
-	}
-	if err := n.same(info); err != nil {
-		return 0, err
-	}
-	n.mu.Lock()
-	n.heard = time.Now()
-	n.see(info)
-	missed := info.State.LastSeq > n.notified
-	n.notified = max(n.notified, info.State.LastSeq)
-	n.mu.Unlock()
-	if missed {
-		n.wake(-1, 0)
-	}
-	n.count(ctx)
-	return info.State.LastSeq, nil
 }
 
 // info is what a stream has, as the server says that leads it. A handle that others use must not be asked: it remembers
@@ -202,6 +190,7 @@ func (n *NATS) count(ctx context.Context) {
 	n.state.Unparsed, n.state.OtherVersion, n.state.Rejected, n.state.Repeated = all.Unparsed, all.OtherVersion, all.Rejected, all.Repeated
 	n.state.LastOtherVersion, n.state.LastRejected, n.byName = all.LastOtherVersion, all.LastRejected, all.ByName
 	n.state.URLChecks, n.state.LastURLCheck = all.URLChecks, all.LastURLCheck
+	n.state.Damaged, n.damage = all.Damaged, all.LastDamage
 }
 
 // Problem implements Journal.
@@ -228,6 +217,16 @@ func (n *NATS) unusable() error {
 		return errors.New("the cursors of its targets are not made yet")
 	}
 	return nil
+}
+
+// report logs and counts that something was lost, or is not as it was left.
+func (n *NATS) report(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	n.options.Log.Error("the NATS journal is not as it was left", "reason", text)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.counted.Damaged++
+	n.counted.LastDamage = Rejection{At: time.Now().UTC(), Reason: text}
 }
 
 // Reject implements Journal.
@@ -265,6 +264,14 @@ func (n *NATS) State() State {
 	s.URLChecks += n.counted.URLChecks
 	s.LastURLCheck = later(s.LastURLCheck, n.counted.LastURLCheck)
 	s.MaxBytes = n.options.MaxBytes
+	s.Damaged += n.counted.Damaged
+	damage := n.damage
+	if n.counted.LastDamage.At.After(damage.At) {
+		damage = n.counted.LastDamage
+	}
+	if time.Since(damage.At) < damageTime {
+		s.Damage = damage.Reason + " (found at " + damage.At.Format(time.RFC3339) + ")"
+	}
 	if n.counted.LastRejected.At.After(s.LastRejected.At) {
 		s.LastRejected = n.counted.LastRejected
 	}
@@ -371,23 +378,20 @@ func (c *cache) add(r *Record) {
 	if c.records == nil {
 		c.records = map[uint64]*Record{}
 	}
-	if _, known := c.records[r.Seq]; known {
-		return
+	if known := c.records[r.Seq]; known == nil {
+		c.order = append(c.order, r.Seq)
+	} else if known.ID == r.ID {
+		return // the one that is there may be decoded
+	} else {
+		c.bytes -= known.size() // the stream has gone back
 	}
 	c.records[r.Seq] = r
-	c.order = append(c.order, r.Seq)
 	c.bytes += r.size()
 	for len(c.order) > 1 && (len(c.order) > maxCached || c.bytes > maxCachedBytes) {
 		c.bytes -= c.records[c.order[0]].size()
 		delete(c.records, c.order[0])
 		c.order = c.order[1:]
 	}
-}
-
-func (c *cache) clear() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.records, c.order, c.bytes = nil, nil, 0
 }
 
 func (c *cache) get(seq uint64) *Record {

@@ -39,6 +39,10 @@ func (n *NATS) Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, e
 	part := partitionOf(&r)
 	msg := &nats.Msg{Subject: n.partSubject(part), Data: encode(0, &r), Header: nats.Header{}}
 	msg.Header.Set(nats.MsgIdHdr, n.once(key))
+	n.mu.Lock()
+	known := n.known
+	msg.Header.Set(epochHeader, n.epoch)
+	n.mu.Unlock()
 	if most := n.conn.MaxPayload() - payloadReserve; int64(len(msg.Data)) > most {
 		return Receipt{}, fmt.Errorf("%w: %d bytes, at most %d are taken", ErrTooLarge, len(msg.Data), most)
 	}
@@ -54,7 +58,10 @@ func (n *NATS) Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, e
 			n.counted.Repeated++
 			return receipt, err
 		}
-	} // else what is kept is what was sent before, and not answered
+	} // else what is stored is what was sent before, and not answered
+	if !ack.Duplicate && ack.Sequence <= known {
+		n.noteGoneBack() // and it is stored
+	}
 	r.Seq = ack.Sequence
 	n.appended(part, &r)
 	return Receipt{Seq: r.Seq, ID: r.ID, Type: r.Type}, nil
@@ -127,8 +134,9 @@ func passing(err error) bool {
 // appended takes in that an event is kept, and tells the receiver that has its partition. Who does not hear it looks by
 // itself.
 func (n *NATS) appended(part int, r *Record) {
-	n.cache.add(r)
 	n.mu.Lock()
+	n.cache.add(r)
+	n.known = max(n.known, r.Seq)
 	n.state.LastReceived = r.Request.ReceivedAt
 	if r.Type == event.Unparsed {
 		n.counted.Unparsed++

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -44,11 +45,14 @@ type natsView struct {
 	appended chan struct{}
 	known    uint64 // the highest sequence number that was told of
 	readTo   uint64
-	unread   int64  // after readTo, when that was read
-	fresh    int64  // that were told of since
-	revision uint64 // 0: it was not opened yet
-	cursor   Cursor // as it was opened or written last
-	stream   time.Time
+	unread   int64      // after readTo, when that was read
+	fresh    int64      // that were told of since
+	revision uint64     // 0: it was not opened yet
+	cursor   Cursor     // as it was opened or written last
+	epoch    string     // of the stream, when it was opened
+	marks    marks      // events that were read of the stream; none that was has a higher number than the newest
+	read     time.Time  // when it was read last
+	saving   sync.Mutex // one write of the cursor at a time; it is taken before natsPart.mu
 }
 
 var _ Part = (*natsView)(nil)
@@ -105,10 +109,13 @@ func (v *natsView) Entries(after uint64, limit int) ([]Entry, error) {
 		defer cancel()
 		ctx = short
 	}
-	all, left, err := v.n.batch(ctx, v.n.name(), v.n.partSubject(v.index), after+1, limit)
+	all, left, err := v.next(ctx, after, limit)
 	if err != nil {
 		return nil, err
 	}
+	v.n.mu.Lock()
+	cached := v.n.cache
+	v.n.mu.Unlock()
 	entries := make([]Entry, 0, len(all))
 	last := after
 	for _, m := range all {
@@ -116,7 +123,7 @@ func (v *natsView) Entries(after uint64, limit int) ([]Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		v.n.cache.add(&r)
+		cached.add(&r)
 		entries = append(entries, Entry{Seq: r.Seq, Lane: r.Lane})
 		last = r.Seq
 	}
@@ -129,6 +136,39 @@ func (v *natsView) Entries(after uint64, limit int) ([]Entry, error) {
 		time.AfterFunc(lagPause, func() { v.wake(known) })
 	}
 	return entries, nil
+}
+
+// next reads the partition's messages after a number, and what was read last once more, where that was a while ago: the
+// stream may have gone back, and have other events under the numbers of those that were read.
+func (v *natsView) next(ctx context.Context, after uint64, limit int) (all []message, left int64, err error) {
+	v.mu.Lock()
+	last, from := v.marks.newest(), after+1
+	if last.Seq == after && !last.Time.IsZero() && time.Since(v.read) > steadyTime {
+		from--
+	}
+	v.mu.Unlock()
+	asked := time.Now()
+	all, left, err = v.n.batch(ctx, v.n.name(), v.n.partSubject(v.index), from, limit+int(after+1-from))
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(all) > 0 && all[0].seq == after {
+		if !all[0].time().Equal(last.Time) {
+			v.n.noteGoneBack()
+			return nil, 0, fmt.Errorf("%w: event %d is not the one that was read", ErrUnavailable, after)
+		}
+		all = all[1:]
+	}
+	if v.target == Glance {
+		return all, left, nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.read = asked
+	if len(all) > 0 {
+		v.marks = v.marks.with(mark{Seq: all[len(all)-1].seq, Time: all[len(all)-1].time()})
+	}
+	return all, left, nil
 }
 
 // Unread implements Part.
@@ -150,7 +190,9 @@ func (p *natsPart) DeadLetters(target string, after uint64, limit int) ([]DeadLe
 type owned struct {
 	Owner  string    `json:"owner"`
 	Cursor Cursor    `json:"cursor"`
-	Stream time.Time `json:"stream,omitzero"` // when the stream that it counts in was made
+	Stream time.Time `json:"stream,omitzero"` // by earlier versions: when the stream that it counts in was made
+	Epoch  string    `json:"epoch,omitempty"` // of the stream, when it was written
+	Marks  marks     `json:"marks,omitempty"` // events that the stream had then: it says nothing of later ones
 }
 
 func cursorKey(part int, target string) string {
@@ -178,7 +220,7 @@ func (v *natsView) OpenCursor(target string) (Cursor, error) {
 		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		v.revision, v.cursor, v.stream = revision, opened.Cursor, opened.Stream
+		v.revision, v.cursor, v.epoch, v.marks = revision, opened.Cursor, opened.Epoch, opened.Marks
 		return opened.Cursor, nil
 	}
 }
@@ -189,17 +231,18 @@ func (v *natsView) takeCursor(ctx context.Context, target string) (f owned, revi
 		return f, 0, err
 	}
 	info, err := v.n.info(ctx, v.n.name())
+	if err == nil {
+		err = v.n.same(info)
+	}
 	if err != nil {
 		return f, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	from, err := v.n.beginning(info)
-	if err != nil {
-		return f, 0, err
+	if revision == 0 {
+		f = v.n.beginning(target, info)
+	} else if f, err = v.n.resume(ctx, target, f, info); err != nil {
+		return f, 0, fmt.Errorf("open the cursor of target %s: %w", target, err)
 	}
-	if f = f.in(info.Created); revision == 0 {
-		f.Cursor = from
-	}
-	f.Owner, f.Stream = v.lease.token, info.Created
+	f.Owner = v.lease.token
 	revision, err = v.n.write(ctx, key, f, revision)
 	return f, revision, err
 }
@@ -232,14 +275,21 @@ func (v *natsView) Save(target string, p Progress) error {
 }
 
 func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) error {
+	v.saving.Lock()
+	defer v.saving.Unlock()
+	return v.writeCursor(ctx, target, c)
+}
+
+// writeCursor is saveCursor; v.saving is held.
+func (v *natsView) writeCursor(ctx context.Context, target string, c Cursor) error {
 	v.mu.Lock()
-	revision, stream := v.revision, v.stream
+	revision, epoch, seen := v.revision, v.epoch, v.marks
 	c.RemovedAt = v.cursor.RemovedAt // it is not the dispatcher's to say
 	v.mu.Unlock()
 	if revision == 0 {
 		return fmt.Errorf("write the cursor of target %s: it was not opened", target)
 	}
-	key, value := cursorKey(v.index, target), owned{Owner: v.lease.token, Cursor: c, Stream: stream}
+	key, value := cursorKey(v.index, target), owned{Owner: v.lease.token, Cursor: c, Epoch: epoch, Marks: seen}
 	next, err := v.n.write(ctx, key, value, revision)
 	for outdated(err) { // by a write of ours whose answer was lost, or by another owner
 		var f owned
@@ -252,6 +302,9 @@ func (v *natsView) saveCursor(ctx context.Context, target string, c Cursor) erro
 			v.lease.lose()
 			return fmt.Errorf("write the cursor of target %s: %w", target, ErrNotOwner)
 		case !wait(ctx, lagPause): // what was read may lag behind
+			if others {
+				v.lease.lose() // the bucket was restored: it has the cursor of a former owner
+			}
 			return fmt.Errorf("write the cursor of target %s: %w", target, ctx.Err())
 		case others:
 			continue
@@ -319,6 +372,7 @@ func (v *natsView) markCursors(ctx context.Context, targets []string) error {
 type found struct {
 	owned
 	revision uint64
+	stale    bool // it is of another epoch, and must not be relied on before its partition's owner has opened it
 }
 
 // cursors are those of the partition, by target.
@@ -334,17 +388,28 @@ func (n *NATS) eachCursor(ctx context.Context, keys string, do func(part int, ta
 		return err
 	}
 	n.mu.Lock()
-	created := n.created
+	epoch := n.epoch
 	n.mu.Unlock()
+	var first error
+	err := n.eachOwned(ctx, keys, func(v value, f owned, damaged error) {
+		if damaged != nil {
+			first = damaged
+		} else if part, target, err := splitCursorKey(v.key); err == nil {
+			do(part, target, found{f, v.revision, f.Epoch != epoch})
+		}
+	})
+	return errors.Join(err, first)
+}
+
+// eachOwned calls do for each cursor whose key matches, as it is written, or with the reason why it cannot be read.
+func (n *NATS) eachOwned(ctx context.Context, keys string, do func(v value, f owned, damaged error)) error {
 	return n.eachValue(ctx, n.name(), keys, func(v value) error {
-		f := found{revision: v.revision}
-		if err := unseal([]byte(v.key), v.data, &f.owned); err != nil {
-			return &DamagedError{File: n.name(), Err: fmt.Errorf("%s: %w", v.key, err)}
+		var f owned
+		err := unseal([]byte(v.key), v.data, &f)
+		if err != nil {
+			err = &DamagedError{File: n.name(), Err: fmt.Errorf("%s: %w", v.key, err)}
 		}
-		if part, target, err := splitCursorKey(v.key); err == nil {
-			f.owned = f.in(created)
-			do(part, target, f)
-		}
+		do(v, f, err)
 		return nil
 	})
 }
@@ -392,10 +457,18 @@ func (p *natsPart) Trim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.lacks(cursors) {
+		if err := p.restoreCursors(); err != nil {
+			return err
+		}
+	}
 	if err := p.noteRemoved(ctx, cursors); err != nil {
 		return err
 	}
 	if p.index == 0 { // one of them does it for all
+		if err := p.n.forgetTargets(ctx); err != nil {
+			return err
+		}
 		if err := p.n.exhume(ctx); err != nil {
 			return err
 		}
@@ -405,6 +478,9 @@ func (p *natsPart) Trim(ctx context.Context) error {
 	}
 	floor := ^uint64(0)
 	for _, c := range cursors {
+		if c.stale {
+			return nil // it is opened soon, or was removed and is dropped
+		}
 		floor = min(floor, c.Cursor.Floor)
 		for _, replay := range c.Cursor.Replays {
 			for seq := range replay.Seqs.All() {

@@ -22,9 +22,19 @@ const (
 // message is one of a stream, by its sequence number.
 type message struct {
 	seq     uint64
+	stored  string // when, as the servers write it
 	subject string
 	data    []byte
 	erased  bool // it is a bucket's mark that a value was deleted
+}
+
+// time returns when the servers stored it; zero where they do not say.
+func (m *message) time() time.Time {
+	stored, err := time.Parse(time.RFC3339Nano, m.stored)
+	if err != nil {
+		return time.Time{}
+	}
+	return stored
 }
 
 // batch reads messages of a subject, from a sequence number on: at most limit, in order. left is how many there
@@ -61,7 +71,7 @@ func (n *NATS) batch(ctx context.Context, stream, subject string, from uint64, l
 			return nil, 0, fmt.Errorf("%w: read the stream %s: %s %s", ErrUnavailable, stream, status, answer.Header.Get("Description"))
 		}
 		all = append(all, message{
-			seq: uint64(number(answer, jetstream.SequenceHeader)), subject: answer.Header.Get("Nats-Subject"), data: answer.Data,
+			seq: uint64(number(answer, jetstream.SequenceHeader)), stored: answer.Header.Get(jetstream.TimeStampHeaer), subject: answer.Header.Get("Nats-Subject"), data: answer.Data,
 			erased: answer.Header.Get("KV-Operation") != "",
 		})
 	}
@@ -90,7 +100,10 @@ func (n *NATS) Get(seq uint64) (Record, error) {
 }
 
 func (n *NATS) get(ctx context.Context, seq uint64) (Record, error) {
-	if r := n.cache.get(seq); r != nil {
+	n.mu.Lock()
+	cached := n.cache
+	n.mu.Unlock()
+	if r := cached.get(seq); r != nil {
 		return *r, nil
 	}
 	if _, err := n.bucket(); err != nil {
@@ -110,10 +123,6 @@ func (n *NATS) get(ctx context.Context, seq uint64) (Record, error) {
 // that lags behind: what that does not have is not gone. (JetStream: STREAM.MSG.GET.)
 func (n *NATS) getFromLeader(ctx context.Context, seq uint64) (Record, error) {
 	known := n.State().LastSeq
-	request, err := json.Marshal(map[string]any{"seq": seq})
-	if err != nil {
-		return Record{}, fmt.Errorf("ask for event %d: %w", seq, err)
-	}
 	info, err := n.info(ctx, n.name())
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: read event %d: %w", ErrUnavailable, seq, err)
@@ -121,25 +130,48 @@ func (n *NATS) getFromLeader(ctx context.Context, seq uint64) (Record, error) {
 	if last := info.State.LastSeq; last < seq && seq <= known { // it leads since a moment ago
 		return Record{}, fmt.Errorf("%w: the stream's leader has %d events, %d are known to be kept", ErrUnavailable, last, known)
 	}
+	found, ok, err := n.messageOfLeader(ctx, seq)
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: read event %d: %w", ErrUnavailable, seq, err)
+	}
+	if !ok {
+		return Record{}, ErrNotFound
+	}
+	return n.record(message{seq: seq, data: found.data})
+}
+
+// leaderMessage is a message as the server has it that leads the stream.
+type leaderMessage struct {
+	data []byte
+	time time.Time // when the servers stored it
+}
+
+// messageOfLeader reads a message of the stream from the server that leads it; ok is false where there is none.
+func (n *NATS) messageOfLeader(ctx context.Context, seq uint64) (m leaderMessage, ok bool, err error) {
+	request, err := json.Marshal(map[string]any{"seq": seq})
+	if err != nil {
+		return m, false, err
+	}
 	answer, err := n.conn.RequestWithContext(ctx, n.api+".STREAM.MSG.GET."+n.name(), request)
 	if err != nil {
-		return Record{}, fmt.Errorf("%w: read event %d: %w", ErrUnavailable, seq, plainJetStream(err))
+		return m, false, plainJetStream(err)
 	}
 	var said struct {
 		Error   *jetstream.APIError `json:"error"`
 		Message struct {
-			Data []byte `json:"data"`
+			Data []byte    `json:"data"`
+			Time time.Time `json:"time"`
 		} `json:"message"`
 	}
 	switch err := json.Unmarshal(answer.Data, &said); {
 	case err != nil:
-		return Record{}, fmt.Errorf("%w: read event %d: expected JSON from the servers: %w", ErrUnavailable, seq, err)
+		return m, false, fmt.Errorf("expected JSON from the servers: %w", err)
 	case said.Error != nil && said.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return Record{}, ErrNotFound
+		return m, false, nil
 	case said.Error != nil:
-		return Record{}, fmt.Errorf("%w: read event %d: %w", ErrUnavailable, seq, plainJetStream(said.Error))
+		return m, false, plainJetStream(said.Error)
 	}
-	return n.record(message{seq: seq, data: said.Message.Data})
+	return leaderMessage{said.Message.Data, said.Message.Time}, true, nil
 }
 
 // Heads implements Journal.

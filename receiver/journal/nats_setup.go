@@ -8,7 +8,6 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,7 +51,7 @@ func OpenNATS(options NATSOptions) (*NATS, error) {
 	if options.Retention == 0 {
 		options.Retention = 72 * time.Hour
 	}
-	n := &NATS{options: options, id: newOwner(), parts: map[int]*natsPart{}, problem: errors.New("not connected yet"), heard: time.Now()}
+	n := &NATS{options: options, id: newOwner(), parts: map[int]*natsPart{}, cache: &cache{}, doubt: make(chan struct{}, 1), problem: errors.New("not connected yet"), heard: time.Now()}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	if options.Lacking != nil { // another journal takes its place when it is there
 		n.problem = options.Lacking
@@ -231,45 +230,6 @@ func (n *NATS) Ready() bool {
 	return n.kv != nil
 }
 
-// note makes the cursors that are missing.
-func (n *NATS) note() error {
-	n.mu.Lock()
-	targets := n.unnoted
-	n.mu.Unlock()
-	if len(targets) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(n.ctx, maxReadTime)
-	defer cancel()
-	info, err := n.info(ctx, n.name())
-	if err != nil {
-		return err
-	}
-	from, err := n.beginning(info)
-	if err != nil {
-		return err
-	}
-	there := map[string]bool{}
-	if err := n.eachCursor(ctx, "cursor.>", func(part int, target string, _ found) { there[cursorKey(part, target)] = true }); err != nil {
-		return err
-	}
-	for _, target := range targets {
-		for part := range Partitions {
-			if key := cursorKey(part, target); !there[key] {
-				if _, err := n.write(ctx, key, owned{Cursor: from, Stream: info.Created}, 0); err != nil && !outdated(err) {
-					return err
-				}
-			}
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if slices.Equal(n.unnoted, targets) {
-		n.unnoted, n.lost = nil, false
-	}
-	return nil
-}
-
 // setUp makes the stream and the buckets, or brings them up to date.
 func (n *NATS) setUp() error {
 	if !n.conn.IsConnected() {
@@ -278,14 +238,14 @@ func (n *NATS) setUp() error {
 	if version := n.conn.ConnectedServerVersion(); older(version, oldestServer) {
 		return fmt.Errorf("expected NATS servers from %s on, got %s: upgrade them", oldestServer, version)
 	}
-	stream, err := n.makeStream(jetstream.StreamConfig{
+	stream, recreated, err := n.makeStream(jetstream.StreamConfig{
 		Name: n.name(), Description: "Events of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("p.*")},
-		MaxBytes: n.options.MaxBytes, Discard: jetstream.DiscardNew, Duplicates: repeatWindow,
+		MaxBytes: n.options.MaxBytes, Discard: jetstream.DiscardNew, Duplicates: repeatWindow, Metadata: n.firstMetadata(),
 	})
 	if err != nil {
 		return err
 	}
-	if _, err := n.makeStream(jetstream.StreamConfig{
+	if _, _, err := n.makeStream(jetstream.StreamConfig{
 		Name: n.logStream(), Description: "Delivery log of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("log.*")},
 		MaxBytes: maxLogBytes, MaxAge: logAge, Discard: jetstream.DiscardOld,
 	}); err != nil {
@@ -303,6 +263,9 @@ func (n *NATS) setUp() error {
 	if err != nil {
 		return err
 	}
+	if err := n.identify(n.ctx, recreated); err != nil {
+		return err
+	}
 	info, err := n.info(n.ctx, n.name())
 	if err != nil {
 		return err
@@ -313,27 +276,39 @@ func (n *NATS) setUp() error {
 		}
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.kv == nil { // else they go by their names, and are good for one that was made anew
+	if n.kv == nil { // else they go by their names, and are good for one that was recreated
 		n.stream, n.kv, n.letters, n.leases = stream, kv, letters, leases
 	}
-	n.created, n.heard, n.problem = info.Created, time.Now(), nil
-	if !n.lost {
-		n.sound = info.State.LastSeq
-	}
+	n.heard, n.problem = time.Now(), nil
 	n.see(info)
+	n.mu.Unlock()
+	n.restoreCursors()
 	return nil
 }
 
-// makeStream makes a stream on the disk of as many servers as are asked for, or brings it up to date. Each request has a
-// limit of its own: one sent before the servers have a leader is lost, and made anew.
-func (n *NATS) makeStream(c jetstream.StreamConfig) (jetstream.Stream, error) {
+// firstMetadata is that of a stream which is made now.
+func (n *NATS) firstMetadata() map[string]string {
+	return map[string]string{metaEpoch: newOwner()}
+}
+
+// makeStream makes a stream on the disk of as many servers as are asked for, or brings it up to date. Its metadata is
+// for one that is made. Each request has a limit of its own: one sent before the servers have a leader is lost, and sent
+// again.
+func (n *NATS) makeStream(c jetstream.StreamConfig) (stream jetstream.Stream, made bool, err error) {
 	c.Storage, c.Replicas, c.AllowDirect = jetstream.FileStorage, n.options.Replicas, true
-	stream, err := n.js.CreateOrUpdateStream(n.ctx, c)
-	if err != nil {
-		return nil, fmt.Errorf("make the stream %s: %w", c.Name, plainJetStream(err))
+	known, err := n.js.Stream(n.ctx, c.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		stream, err = n.js.CreateStream(n.ctx, c)
+		made = err == nil
+	case err == nil:
+		c.Metadata = known.CachedInfo().Config.Metadata
+		stream, err = n.js.UpdateStream(n.ctx, c)
 	}
-	return stream, nil
+	if err != nil {
+		return nil, false, fmt.Errorf("make the stream %s: %w", c.Name, plainJetStream(err))
+	}
+	return stream, made, nil
 }
 
 // makeBucket is makeStream for a bucket, whose values go after a time (0: never).

@@ -178,6 +178,7 @@ func TestNATSKeeps(t *testing.T) {
 
 // TestNATSGrows: who asks for more replicas, bytes or time gets them, with what is there.
 func TestNATSGrows(t *testing.T) {
+	t.Parallel()
 	servers := natstest.Start(t, 3, "")
 	n := openNATS(t, servers, nil)
 	usable(t, n)
@@ -259,6 +260,7 @@ func TestNATSRepeats(t *testing.T) {
 // TestNATSPartitionsAreShared: fairly, handed over at once by one that ends, and after the lease by one that dies;
 // what a former owner writes is refused.
 func TestNATSPartitionsAreShared(t *testing.T) {
+	t.Parallel()
 	servers := natstest.Start(t, 1, "")
 	n := openNATS(t, servers, nil)
 	usable(t, n)
@@ -299,6 +301,7 @@ func TestNATSPartitionsAreShared(t *testing.T) {
 
 // TestNATSDeadLettersLogAndReplays are seen by every receiver.
 func TestNATSDeadLettersLogAndReplays(t *testing.T) {
+	t.Parallel()
 	servers := natstest.Start(t, 1, "")
 	n, other := openNATS(t, servers, nil), openNATS(t, servers, nil)
 	usable(t, n)
@@ -366,6 +369,7 @@ func TestNATSDeadLettersLogAndReplays(t *testing.T) {
 
 // TestNATSDeadLettersAreBounded: the oldest of a target go, and no other target's.
 func TestNATSDeadLettersAreBounded(t *testing.T) {
+	t.Parallel()
 	n := openNATS(t, natstest.Start(t, 1, ""), func(o *journal.NATSOptions) { o.LeaseTime = time.Minute })
 	usable(t, n)
 	part := share(t, n).all(t)[0]
@@ -471,6 +475,7 @@ func TestNATSTargetsChangeWhileCursorsAreWritten(t *testing.T) {
 
 // TestNATSCursorsAreGone: those that were made in their place, with numbers that begin anew, are written over.
 func TestNATSCursorsAreGone(t *testing.T) {
+	t.Parallel()
 	servers := natstest.Start(t, 1, "")
 	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.LeaseTime = time.Minute })
 	n.Targets([]string{"crm"})
@@ -500,6 +505,7 @@ func TestNATSCursorsAreGone(t *testing.T) {
 
 // TestNATSIsFull, gone, and refuses: each is said, at once, and heals by itself.
 func TestNATSTroubles(t *testing.T) {
+	t.Parallel()
 	servers := natstest.Start(t, 1, "max_payload: 200000\nauthorization { user: pbx, password: secret }")
 	refused := openNATS(t, servers, func(o *journal.NATSOptions) { o.User, o.Password = "pbx", "wrong" })
 	require.Never(t, func() bool { return refused.Problem() == nil }, time.Second, 50*time.Millisecond)
@@ -534,6 +540,7 @@ func TestNATSTroubles(t *testing.T) {
 
 // TestNATSWithoutAQuorum: one server of three still answers; that nothing can be kept is said, and soon at once.
 func TestNATSWithoutAQuorum(t *testing.T) {
+	t.Parallel()
 	servers := natstest.Start(t, 3, "")
 	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas = 3 })
 	usable(t, n)
@@ -557,6 +564,7 @@ func TestNATSWithoutAQuorum(t *testing.T) {
 // TestNATSLeaderIsAway: what comes while the stream has no leader waits for another one, and is kept once, also when
 // the former leader comes back with what was sent to it.
 func TestNATSLeaderIsAway(t *testing.T) {
+	t.Parallel()
 	for range 3 { // servers that vote for different ones may take longer than is waited for
 		if leaderIsAway(t) {
 			return
@@ -616,6 +624,7 @@ func leaderIsAway(t *testing.T) (kept bool) {
 
 // TestNATSServersRestart, one after the other and then all at once: the stream is the one that it was.
 func TestNATSServersRestart(t *testing.T) {
+	t.Parallel()
 	servers := natstest.Start(t, 3, "")
 	log := &output.Text{}
 	n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas, o.Log = 3, slog.New(slog.NewTextHandler(log, nil)) })
@@ -752,6 +761,7 @@ func TestNATSCredentials(t *testing.T) {
 
 // TestNATSReadsWhatAServerLacks: one that lags behind answers reads too. What it does not have yet is not gone.
 func TestNATSReadsWhatAServerLacks(t *testing.T) {
+	t.Parallel()
 	servers := natstest.Start(t, 3, "")
 	replicated := func(servers []*natstest.Server) *journal.NATS {
 		n := openNATS(t, servers, func(o *journal.NATSOptions) { o.Replicas, o.MaxBytes = 3, 256<<20 })
@@ -898,4 +908,72 @@ func TestNATSServersThatAreTooOld(t *testing.T) {
 	} {
 		require.Equal(t, tooOld, journal.Older(version, "2.11.0"), version)
 	}
+}
+
+// TestNATSGoesBackUnseen: the stream goes back, and has more events again before a receiver looks. Cursors do not take the
+// new ones for those that they know.
+func TestNATSGoesBackUnseen(t *testing.T) {
+	t.Parallel()
+	servers := natstest.Start(t, 1, "")
+	n := openNATS(t, servers, nil)
+	n.Targets([]string{"crm"})
+	usable(t, n)
+	fill := func(from, to int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			_, err := n.Append(t.Context(), record(fmt.Sprint("e", i), fmt.Sprint("call", i)), nil)
+			require.NoError(t, err)
+		}
+	}
+	pass := func() {
+		t.Helper()
+		for _, p := range share(t, n).all(t) {
+			v := p.For("crm")
+			cursor, err := v.OpenCursor("crm")
+			require.NoError(t, err)
+			entries, err := v.Entries(cursor.Floor, 1000)
+			require.NoError(t, err)
+			if len(entries) > 0 {
+				cursor.Floor = entries[len(entries)-1].Seq
+			}
+			require.NoError(t, v.Save("crm", journal.Progress{Cursor: cursor}))
+		}
+	}
+	fill(0, 20)
+	servers[0].Kill()
+	backup := servers[0].Backup()
+	servers[0].Run()
+	usable(t, n)
+	fill(20, 200)
+	pass()
+	require.NoError(t, n.Close())
+	servers[0].Kill()
+	servers[0].Restore(backup, "pbxhook_crm_callcenter")
+	servers[0].Run()
+	conn, err := nats.Connect(natstest.URL(servers))
+	require.NoError(t, err)
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	require.NoError(t, err)
+	stream, err := js.Stream(t.Context(), "pbxhook_crm_callcenter")
+	require.NoError(t, err)
+	for i := range uint64(300) {
+		msg, err := stream.GetMsg(t.Context(), 1+i%20)
+		require.NoError(t, err)
+		_, err = js.Publish(t.Context(), msg.Subject, msg.Data)
+		require.NoError(t, err)
+	}
+	n = openNATS(t, servers, nil)
+	n.Targets([]string{"crm"})
+	usable(t, n)
+	o := share(t, n)
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		require.Equal(c, journal.Partitions, o.count())
+		for _, p := range o.all(t) {
+			cursor, err := p.For("crm").OpenCursor("crm")
+			require.NoError(c, err)
+			require.LessOrEqual(c, cursor.Floor, uint64(20))
+		}
+	}, patience, 50*time.Millisecond)
+	require.Contains(t, n.State().Damage, "has gone back")
 }
