@@ -182,13 +182,13 @@ func TestReceiversShareAJournal(t *testing.T) {
 		})
 	}
 	all[0].eventually("the status is told in parts", func() bool {
-		delivered := int64(0)
+		delivered, received := int64(0), true
 		for _, r := range all {
 			w := r.report().Webhooks[0]
-			require.EqualValues(t, 2*calls*each+1, w.Events.Received)
+			received = received && w.Events.Received == 2*calls*each+1 // each looks once a second
 			delivered += w.Targets[0].Delivered
 		}
-		return delivered == 2*calls*each+1
+		return received && delivered == 2*calls*each+1
 	})
 }
 
