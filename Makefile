@@ -21,9 +21,9 @@ demo: ## the main job on this machine: PBXs, a receiver, a target (ONCE=1: one r
 	go run ./cmd/pbxhook demo $(if $(ONCE),--once)
 
 .PHONY: test
-test: ## unit, golden, envtest, browser and short fuzzing, with the race detector; gets its API server, browser and NATS by itself
-	assets=$$(hack/envtest) && chromium=$$(hack/chromium) && nats=$$(hack/nats-server) && \
-	KUBEBUILDER_ASSETS=$$assets PBXHOOK_CHROMIUM=$$chromium PBXHOOK_NATS_SERVER=$$nats go test -race $(PACKAGES)
+test: ## unit, golden, envtest, browser, clients and short fuzzing, with the race detector; gets its API server, browser, NATS and SDKs by itself
+	assets=$$(hack/envtest) && chromium=$$(hack/chromium) && nats=$$(hack/nats-server) && clients=$$(hack/clients) && \
+	KUBEBUILDER_ASSETS=$$assets PBXHOOK_CHROMIUM=$$chromium PBXHOOK_NATS_SERVER=$$nats PBXHOOK_CLIENTS=$$clients go test -race $(PACKAGES)
 	$(MAKE) --no-print-directory fuzz FUZZTIME=10s
 
 .PHONY: console-shots

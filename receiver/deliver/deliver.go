@@ -200,6 +200,7 @@ func (d *Deliverer) setHeaders(header http.Header, id string, body []byte) {
 	case d.options.BasicUser != "" || d.options.BasicPass != "":
 		(&http.Request{Header: header}).SetBasicAuth(d.options.BasicUser, d.options.BasicPass)
 	}
+	id = render.HeaderText(id) // what is signed is what the target reads
 	header.Set("Webhook-Id", id)
 	if len(d.signers) == 0 {
 		return

@@ -9,10 +9,11 @@ import (
 	"github.com/pbxhook/pbxhook/receiver/journal"
 )
 
-// The media types of CloudEvents (CloudEvents: JSON Event Format, 2 and 4.1).
+// The media types of CloudEvents, as the specification prints them (CloudEvents: JSON Event Format, 2 and 4.1): its
+// JavaScript SDK knows them by their exact text.
 const (
-	typeCloudEvent  = "application/cloudevents+json; charset=UTF-8"
-	typeCloudEvents = "application/cloudevents-batch+json; charset=UTF-8"
+	typeCloudEvent  = "application/cloudevents+json; charset=utf-8"
+	typeCloudEvents = "application/cloudevents-batch+json; charset=utf-8"
 )
 
 // CloudEvent is the event as every target knows it, whatever its format. It is written by hand, as every event
@@ -81,7 +82,7 @@ func (s Shape) binary(r *journal.Record, e *event.Event) *Request {
 	header := http.Header{"Content-Type": {typeJSON}}
 	NewCloudEvent(s.Source, r, e).attributes(func(name, value string) {
 		if value != "" {
-			header.Set("Ce-"+name, escapeHeader(value))
+			header.Set("Ce-"+name, HeaderText(value))
 		}
 	})
 	request := &Request{Method: http.MethodPost, URL: s.URL, Header: header}
@@ -90,9 +91,9 @@ func (s Shape) binary(r *journal.Record, e *event.Event) *Request {
 
 const hexDigitsUpper = "0123456789ABCDEF"
 
-// escapeHeader percent-encodes what a header cannot carry (CloudEvents: HTTP Protocol Binding,
-// 3.1.3.2).
-func escapeHeader(value string) string {
+// HeaderText percent-encodes what a header cannot carry, or not to every receiver alike (CloudEvents: HTTP Protocol
+// Binding, 3.1.3.2).
+func HeaderText(value string) string {
 	var out strings.Builder
 	for i := range len(value) {
 		if c := value[i]; c <= 0x20 || c >= 0x7f || c == '"' || c == '%' {

@@ -44,7 +44,7 @@ func TestCloudEvents(t *testing.T) {
 	request, err := render.Render(render.Shape{Format: v1alpha1.FormatCloudEvents, URL: "https://crm.example.com/hooks?a=b", Source: source}, r, e)
 	require.NoError(t, err)
 	require.Equal(t, "https://crm.example.com/hooks?a=b", request.URL)
-	require.Equal(t, "application/cloudevents+json; charset=UTF-8", request.Header.Get("Content-Type"))
+	require.Equal(t, "application/cloudevents+json; charset=utf-8", request.Header.Get("Content-Type"))
 	var pretty map[string]any
 	require.NoError(t, json.Unmarshal(request.Body, &pretty))
 	text, err := json.MarshalIndent(pretty, "", "  ")
@@ -161,8 +161,8 @@ func TestTemplate(t *testing.T) {
 		"the whole event":       {template: `{"call": event.call.to, "when": event.receivedAt}`, wantType: "application/json", want: `{"call":{"number":"+441183211001","raw":"441183211001","name":"","extension":""},"when":"2026-11-22T08:00:00Z"}`},
 		"the PBX's own fields":  {template: `event.payload`, wantType: "application/json", want: `{"call_id":139543232,"destination":"in","dst":"441183211001","event_name":"call.hangup","event_time":"2021-04-28 08:46:13","id":"uk003.1","p":"1","src":"447854740947","src_name":"<b>&é"}`},
 		"a list":                {template: `[event.call.id]`, wantType: "application/json", want: `["139543232"]`},
-		"a text is text":        {template: `"Call from " + event.call.from.number`, wantType: "text/plain; charset=UTF-8", want: "Call from +447854740947"},
-		"a form":                {template: `{"phone": event.call.from.number, "none": null, "l": [1]}`, contentType: "application/x-www-form-urlencoded; charset=UTF-8", wantType: "application/x-www-form-urlencoded", want: "l=%5B1%5D&none=&phone=%2B447854740947"},
+		"a text is text":        {template: `"Call from " + event.call.from.number`, wantType: "text/plain; charset=utf-8", want: "Call from +447854740947"},
+		"a form":                {template: `{"phone": event.call.from.number, "none": null, "l": [1]}`, contentType: "application/x-www-form-urlencoded; charset=utf-8", wantType: "application/x-www-form-urlencoded", want: "l=%5B1%5D&none=&phone=%2B447854740947"},
 		"PUT":                   {template: `{}`, method: "PUT", wantType: "application/json", want: `{}`},
 		"GET":                   {template: `{"p": event.call.from.number}`, method: "GET", wantURL: "http://crm/x?k=1&p=%2B447854740947"},
 		"GET of a text":         {template: `"x"`, method: "GET", fails: "expected an object"},

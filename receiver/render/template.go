@@ -13,7 +13,7 @@ import (
 const (
 	typeJSON = "application/json"
 	typeForm = "application/x-www-form-urlencoded"
-	typeText = "text/plain; charset=UTF-8"
+	typeText = "text/plain; charset=utf-8"
 )
 
 // maxTemplated is how long a body from a template may be, in bytes.
