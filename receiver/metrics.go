@@ -9,6 +9,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/server"
 )
 
 // metrics are the receiver's. What journals and dispatchers count anyway is read when asked for. Labels are
@@ -17,6 +18,7 @@ type metrics struct {
 	receiver *Receiver
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
+	unread   *prometheus.CounterVec
 	accepted *prometheus.HistogramVec
 	attempts *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -28,6 +30,7 @@ const (
 	labelTarget  = "target"
 	labelCode    = "code"
 	labelResult  = "result"
+	labelReason  = "reason"
 	labelEvent   = "event" // the provider's own name, of its catalogue
 )
 
@@ -65,6 +68,13 @@ var (
 )
 
 var (
+	connectionsDesc    = prometheus.NewDesc("pbxhook_connections", "Connections of PBXs that are open.", nil, nil)
+	maxConnectionsDesc = prometheus.NewDesc("pbxhook_connections_max", "How many connections of PBXs may be open.", nil, nil)
+	bodiesDesc         = prometheus.NewDesc("pbxhook_body_bytes_in_flight", "Bytes of requests' bodies that are being read or handled.", nil, nil)
+	maxBodiesDesc      = prometheus.NewDesc("pbxhook_body_bytes_in_flight_max", "How many bytes of bodies may be in flight.", nil, nil)
+)
+
+var (
 	acceptBuckets  = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}
 	attemptBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 	delayBuckets   = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60, 600, 3600, 21600, 86400}
@@ -79,6 +89,10 @@ func newMetrics(r *Receiver) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pbxhook_requests_total", Help: "Requests by the answer that they got; webhook is empty where none has the path.",
 		}, []string{labelWebhook, labelCode}),
+		unread: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pbxhook_connections_rejected_total",
+			Help: "Connections and requests that were rejected before a request was read: malformed HTTP, a TLS handshake that failed, connections or long headers beyond the bounds, and those closed to make room (evicted).",
+		}, []string{labelReason}),
 		accepted: histogram("pbxhook_request_duration_seconds", "From the request's header to its answer, of requests that were accepted.", acceptBuckets, labelWebhook),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pbxhook_delivery_attempts_total", Help: "Requests to targets by what came of them (delivered, retry, refused), and by the class of the answer (none: there was none).",
@@ -86,9 +100,35 @@ func newMetrics(r *Receiver) *metrics {
 		duration: histogram("pbxhook_delivery_duration_seconds", "How long a request to a target took.", attemptBuckets, labelWebhook, labelTarget),
 		delay:    histogram("pbxhook_delivery_delay_seconds", "From an event's arrival to its delivery, without replays.", delayBuckets, labelWebhook, labelTarget),
 	}
-	m.registry.MustRegister(m, m.requests, m.accepted, m.attempts, m.duration, m.delay,
+	m.registry.MustRegister(m, m.requests, m.unread, m.accepted, m.attempts, m.duration, m.delay,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
+	for _, reason := range server.Reasons {
+		m.unread.WithLabelValues(string(reason))
+	}
+	m.start("", unreadCodes)
 	return m
+}
+
+// The status codes that requests to a webhook can be answered with, and those of requests that reach none. Each has its
+// series from the start: Prometheus sees no increase in one that begins above 0.
+var (
+	webhookCodes = []int{200, 202, 400, 401, 405, 413, 415, 422, 503, 508}
+	unreadCodes  = []int{400, 404, 417, 431, 501, 503, 505}
+)
+
+// start makes the series of a webhook's status codes.
+func (m *metrics) start(webhook string, statuses []int) {
+	for _, code := range statuses {
+		m.requests.WithLabelValues(webhook, codes[code])
+	}
+}
+
+// rejectedUnread counts what was rejected before it reached a webhook.
+func (m *metrics) rejectedUnread(r server.Rejection) {
+	m.unread.WithLabelValues(string(r.Reason)).Inc()
+	if r.Code != 0 {
+		m.requests.WithLabelValues("", codes[r.Code]).Inc()
+	}
 }
 
 // answered takes in that a PBX got its answer.
@@ -168,6 +208,7 @@ func (m *metrics) forget(webhook, target string) {
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, damagedDesc, urlChecksDesc, guessedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
+		connectionsDesc, maxConnectionsDesc, bodiesDesc, maxBodiesDesc,
 		unsureDesc, pendingDesc, oldestDesc, deliveredDesc, deadDesc, healthyDesc, breakerDesc,
 	} {
 		out <- d
@@ -187,6 +228,12 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 			gauge(d, float64(t.UnixMilli())/1000, labels...)
 		}
 	}
+	open, mostOpen := m.receiver.limits.Connections()
+	gauge(connectionsDesc, float64(open))
+	gauge(maxConnectionsDesc, float64(mostOpen))
+	bodies, mostBodies := m.receiver.limits.BodyBytes()
+	gauge(bodiesDesc, float64(bodies))
+	gauge(maxBodiesDesc, float64(mostBodies))
 	for _, w := range m.receiver.all() {
 		id, state := w.id(), w.journal.State()
 		counter(receivedDesc, state.Received, id)

@@ -7,6 +7,7 @@
 package receiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,10 @@ type Options struct {
 	Watch []string
 	// LockWait is how long to wait for another process to let go of a journal; negative: for ever.
 	LockWait time.Duration
+	// MaxConnections is how many connections of PBXs may be open; 0: DefaultMaxConnections.
+	MaxConnections int
+	// MaxBodyBytes is how many bytes of their requests' bodies may be in flight; 0: DefaultMaxBodyBytes.
+	MaxBodyBytes int64
 	// Networks that targets may be in.
 	Networks deliver.Networks
 	// Linger is how long requests are still taken after the end was asked for, so that those who do
@@ -57,6 +62,14 @@ type Options struct {
 	Log     *slog.Logger
 }
 
+// The defaults of bounds, and those of the addresses that are not for PBXs.
+const (
+	DefaultMaxConnections = 1024
+	DefaultMaxBodyBytes   = 64 << 20
+	peopleConnections     = 64
+	peopleBodyBytes       = 4 << 20
+)
+
 // Receiver serves webhooks.
 type Receiver struct {
 	options Options
@@ -64,6 +77,7 @@ type Receiver struct {
 	metrics *metrics
 	ingest  *ingest.Handler
 
+	limits       *server.Limits // of PBXs
 	certificates server.Certificates
 	tls          *server.Server // nil while no webhook has a certificate
 
@@ -94,6 +108,7 @@ func New(options Options) *Receiver {
 		}
 	}
 	r := &Receiver{options: options, log: options.Log, webhooks: map[string]*webhook{}}
+	r.limits = server.NewLimits(cmp.Or(options.MaxConnections, DefaultMaxConnections), cmp.Or(options.MaxBodyBytes, DefaultMaxBodyBytes), r.noteRejection)
 	r.metrics = newMetrics(r)
 	r.ingest = ingest.NewHandler(r.log, options.Tracer, r.metrics.answered)
 	r.attempts, r.abandon = context.WithCancel(context.Background())
@@ -122,7 +137,7 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 	if err := r.reload(ctx); err != nil {
 		return err
 	}
-	hooks, err := server.Listen(server.Options{Name: "webhooks", Address: r.options.Listen, Handler: r.ingest, Log: r.log})
+	hooks, err := server.Listen(server.Options{Name: "webhooks", Address: r.options.Listen, Handler: r.ingest, Limits: r.limits, Log: r.log})
 	if err != nil {
 		return err
 	}
@@ -137,8 +152,17 @@ func (r *Receiver) Run(ctx context.Context) (err error) {
 	return watchErr
 }
 
+// listenForPeople serves those who ask now and then: Prometheus, the kubelet, the operator, and people. What PBXs take
+// up leaves them theirs.
 func (r *Receiver) listenForPeople(what, address string, handler http.Handler) (*server.Server, error) {
-	return server.Listen(server.Options{Name: what, Address: address, Handler: handler, Context: r.people, Log: r.log})
+	limits := server.NewLimits(peopleConnections, peopleBodyBytes, nil)
+	return server.Listen(server.Options{Name: what, Address: address, Handler: handler, Limits: limits, Context: r.people, Log: r.log})
+}
+
+// noteRejection counts and shows what was rejected before it reached a webhook.
+func (r *Receiver) noteRejection(rejection server.Rejection) {
+	r.metrics.rejectedUnread(rejection)
+	r.ingest.NoteUnread(rejection.Code, rejection.Sender, "rejected before a request was read: "+string(rejection.Reason), rejection.Detail)
 }
 
 const traceGrace = 2 * time.Second
@@ -268,6 +292,7 @@ func (r *Receiver) apply(ctx context.Context, manifests *config.Manifests) error
 		}
 		p.ingest.Journal = w.journal
 		served = append(served, &p.ingest)
+		r.metrics.start(id, webhookCodes)
 	}
 	r.ingest.Serve(served)
 	r.certificates.Put(certificatesOf(plans))

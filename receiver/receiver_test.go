@@ -3,6 +3,7 @@ package receiver_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -587,4 +588,43 @@ func TestEventsThatWaitAreDecodedUnderTheNewSettings(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the event did not come")
 	}
+}
+
+// TestWhatIsNoRequestIsShown: garbage is counted, logged, and on the console's page; and each status code that a request
+// can be answered with has its series from the start.
+func TestWhatIsNoRequestIsShown(t *testing.T) {
+	r := &running{t: t, file: filepath.Join(t.TempDir(), "manifest.yaml"), data: t.TempDir(), log: &output.Text{}, admin: true}
+	r.write(manifest("p", at("a", "http://127.0.0.1:1/")))
+	r.run()
+	get := func(address, path string) string {
+		response, err := http.Get("http://" + address + path)
+		require.NoError(t, err)
+		data, err := io.ReadAll(response.Body)
+		require.NoError(t, errors.Join(err, response.Body.Close()))
+		require.Equal(t, http.StatusOK, response.StatusCode)
+		return string(data)
+	}
+	metrics := get(r.status, "/metrics")
+	for _, code := range []int{200, 202, 400, 401, 405, 413, 415, 422, 503, 508} {
+		require.Contains(t, metrics, fmt.Sprintf(`pbxhook_requests_total{code="%d",webhook="crm/callcenter"} 0`, code))
+	}
+	for _, code := range []int{400, 404, 417, 431, 501, 503, 505} {
+		require.Contains(t, metrics, fmt.Sprintf(`pbxhook_requests_total{code="%d",webhook=""} 0`, code))
+	}
+	require.Contains(t, metrics, `pbxhook_connections_rejected_total{reason="handshake"} 0`)
+	for range 3 {
+		conn, err := net.Dial("tcp", r.hooks)
+		require.NoError(t, err)
+		_, err = io.WriteString(conn, "hush\r\n\r\n")
+		require.NoError(t, err)
+		text, err := io.ReadAll(conn)
+		require.NoError(t, errors.Join(err, conn.Close()))
+		require.Contains(t, string(text), "400 Bad Request")
+	}
+	metrics = get(r.status, "/metrics")
+	require.Contains(t, metrics, `pbxhook_requests_total{code="400",webhook=""} 3`)
+	require.Contains(t, metrics, `pbxhook_connections_rejected_total{reason="malformed"} 3`)
+	require.Contains(t, get(r.adminAddress, "/rejected"), "400 Bad Request")
+	require.Equal(t, 1, strings.Count(r.log.String(), "rejected before a request was read: malformed"), "one line a minute")
+	require.NotContains(t, r.log.String()+get(r.adminAddress, "/rejected"), "hush")
 }

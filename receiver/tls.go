@@ -40,6 +40,6 @@ func (r *Receiver) listenTLS() (err error) {
 	if r.tls != nil || !r.certificates.Any() || r.options.ListenTLS == "" {
 		return nil
 	}
-	r.tls, err = server.Listen(server.Options{Name: "webhooks over TLS", Address: r.options.ListenTLS, Handler: r.ingest, Certificates: &r.certificates, Log: r.log})
+	r.tls, err = server.Listen(server.Options{Name: "webhooks over TLS", Address: r.options.ListenTLS, Handler: r.ingest, Certificates: &r.certificates, Limits: r.limits, Log: r.log})
 	return err
 }

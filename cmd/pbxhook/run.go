@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
@@ -31,6 +32,7 @@ const (
 func runCommand() *cobra.Command {
 	var files []string
 	options := receiver.Options{LockWait: lockWait, Grace: grace, Networks: deliver.Networks{Loopback: true}}
+	maxBodyBytes := resource.QuantityValue{Quantity: *resource.NewQuantity(receiver.DefaultMaxBodyBytes, resource.BinarySI)}
 	cmd := &cobra.Command{
 		Use:   "run -f FILE...",
 		Short: "Run the receiver on this machine, from PBXWebhook and Secret manifests",
@@ -45,7 +47,7 @@ func runCommand() *cobra.Command {
 			log.SetOutput(io.Discard) // net/http writes there what targets send unasked
 			out := cmd.OutOrStdout()
 			options.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			options.Watch = files
+			options.Watch, options.MaxBodyBytes = files, maxBodyBytes.Value()
 			options.Load = loader(judge, files)
 			options.Serving = func(address, addressTLS string, webhooks []*v1alpha1.PBXWebhook) {
 				for _, w := range webhooks {
@@ -61,6 +63,8 @@ func runCommand() *cobra.Command {
 	flags.StringVar(&options.ListenTLS, "listen-tls", "127.0.0.1:8443", "address for PBXs over TLS, for webhooks with receiver.tls")
 	flags.StringVar(&options.Admin, "admin", "127.0.0.1:9091", "address of the admin API")
 	flags.StringVar(&options.Metrics, "metrics", "127.0.0.1:9090", "address of /metrics, /healthz, /readyz and /statusz")
+	flags.IntVar(&options.MaxConnections, "max-connections", receiver.DefaultMaxConnections, "how many connections of PBXs may be open, at most half of the process's descriptors")
+	flags.Var(&maxBodyBytes, "max-body-bytes", "how many bytes of requests' bodies may be in flight")
 	flags.StringVar(&options.DataDir, "data-dir", "pbxhook-data", "folder in which events are kept")
 	if err := cmd.MarkFlagRequired("filename"); err != nil {
 		panic(err) // the flag is named a few lines above

@@ -17,6 +17,7 @@ import (
 	_ "time/tzdata" // the image has no zone files
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/pbxhook/pbxhook/api/networks"
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
@@ -51,6 +52,7 @@ func command() *cobra.Command {
 	var path string
 	var deny, allow []string
 	options := receiver.Options{LockWait: -1}
+	maxBodyBytes := resource.QuantityValue{Quantity: *resource.NewQuantity(receiver.DefaultMaxBodyBytes, resource.BinarySI)}
 	cmd := &cobra.Command{
 		Use:           "receiver",
 		Short:         "Take a PBX's webhooks, keep them and deliver them",
@@ -64,6 +66,7 @@ func command() *cobra.Command {
 			if options.Networks.Allow, err = networks.Parse(allow); err != nil {
 				return fmt.Errorf("--allow-networks: %w", err)
 			}
+			options.MaxBodyBytes = maxBodyBytes.Value()
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			options.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
@@ -74,6 +77,8 @@ func command() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
+	flags.IntVar(&options.MaxConnections, "max-connections", receiver.DefaultMaxConnections, "how many connections of PBXs may be open, at most half of the process's descriptors; beyond them, those that sent nothing valid are closed, and others get 503")
+	flags.Var(&maxBodyBytes, "max-body-bytes", "how many bytes of requests' bodies may be in flight; beyond them the answer is 503")
 	flags.StringVar(&path, "config", "/etc/pbxhook/manifest.yaml", "file with the PBXWebhook and the values that it refers to")
 	flags.StringVar(&options.DataDir, "data-dir", "/var/lib/pbxhook", "folder of the journals")
 	flags.StringVar(&options.Listen, "listen", ":8080", "address for PBXs")

@@ -215,7 +215,7 @@ type Rejected struct {
 	Time        time.Time `json:"time"`
 	Webhook     string    `json:"webhook"` // empty where none has the path
 	Path        string    `json:"path,omitempty"`
-	Code        int       `json:"code"`
+	Code        int       `json:"code"` // 0: there was no response
 	Reason      string    `json:"reason"`
 	Hint        string    `json:"hint,omitempty"`
 	Method      string    `json:"method"`

@@ -92,7 +92,12 @@ func (s *service) DeadLetters(w admin.Webhook, sel admin.Selection, limit int) (
 }
 
 func (s *service) Rejected() []admin.Rejected {
-	return []admin.Rejected{{Time: at, Webhook: "crm/callcenter", Code: 401, Reason: "expected the webhook's username and password", Hint: "the username is right, the password is wrong", Method: "POST", Sender: "10.0.0.7:4711"}}
+	return []admin.Rejected{
+		{Time: at, Webhook: "crm/callcenter", Code: 401, Reason: "expected the webhook's username and password", Hint: "the username is right, the password is wrong", Method: "POST", Sender: "10.0.0.7:4711"},
+		{Time: at, Path: "/hooks/crm/other", Code: 404, Reason: "no webhook has this path", Method: "GET", Sender: "10.0.0.7:4712"},
+		{Time: at, Reason: "the sender does not trust this webhook's certificate", Sender: "10.0.0.7:4713"},
+		{Time: at, Code: 400, Reason: "400 Bad Request: missing required Host header", Sender: "10.0.0.7:4714"},
+	}
 }
 
 func (s *service) Replay(_ context.Context, _ admin.Webhook, r admin.ReplayRequest) (admin.Replay, error) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/server"
 )
 
 // likelyBody is up to where, in bytes, a sender's word is taken for how long its body is.
@@ -22,6 +23,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *answer) {
 	body, err := readBounded(w, r)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return nil, bodyTooLarge()
+	}
+	if errors.Is(err, server.ErrBusy) {
+		rejected := reject(http.StatusServiceUnavailable, "the receiver is busy (too many bytes of bodies are in flight): send the event again").
+			with("Retry-After", server.RetryAfter).with("Connection", "close")
+		return nil, &rejected
 	}
 	if err != nil {
 		rejected := reject(http.StatusBadRequest, "the body ended early or came too slowly").with("Connection", "close")

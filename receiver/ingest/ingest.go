@@ -18,20 +18,19 @@ import (
 
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/attribute"
+	"golang.org/x/time/rate"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/receiver/provider"
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
+	"github.com/pbxhook/pbxhook/receiver/server"
 	"github.com/pbxhook/pbxhook/receiver/tracing"
 )
 
 // Prefix is what the path of every webhook begins with.
 const Prefix = "/hooks/"
-
-// retryAfter is how long, in seconds, a PBX is asked to wait after a 503.
-const retryAfter = "5"
 
 // Webhook is what ingest knows of a webhook.
 type Webhook struct {
@@ -69,6 +68,7 @@ type Answered func(webhook string, code int, took time.Duration, trace string)
 func NewHandler(log *slog.Logger, tracer *tracing.Tracer, count Answered) *Handler {
 	h := &Handler{log: log, tracer: tracer, count: count}
 	h.sampled = sampledLog{log: log, kinds: map[logKind]*logged{}}
+	h.rejected.unread = rate.NewLimiter(unreadPerSecond, unreadBurst)
 	h.guesses = guesses{seed: maphash.MakeSeed(), webhooks: map[string]*wrongCredentials{}}
 	h.Serve(nil)
 	return h
@@ -157,6 +157,15 @@ func (h *Handler) noteRejected(webhook string, a answer, r *http.Request) {
 	h.sampled.add(logKind{webhook, "requests rejected", a.code}, "reason", a.why)
 }
 
+// NoteUnread shows operators a request or connection that was rejected before it reached the handler. code is that of
+// the response, 0 where there was none; kind is a fixed text for the log, detail says what was wrong.
+func (h *Handler) NoteUnread(code int, sender, kind, detail string) {
+	if h.rejected.unread.Allow() {
+		h.rejected.put(Rejected{Time: time.Now().UTC(), Code: code, Reason: detail, Sender: sender})
+	}
+	h.sampled.add(logKind{"", kind, code}, "reason", detail, "sender", sender)
+}
+
 // noteURLCheck shows in the log that somebody asked whether the URL is there. Where an ingress turns the PBX's POST
 // into a GET without a body, it is the only sign of its events.
 func (h *Handler) noteURLCheck(webhook string, r *http.Request) {
@@ -210,10 +219,10 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, webhook *Webhoo
 		return reject(http.StatusMethodNotAllowed, "expected %s, got another method: set the PBX or spec.method accordingly", allowed).with("Allow", allowed)
 	}
 	if webhook.Closed {
-		return reject(http.StatusServiceUnavailable, "this webhook is disabled: set spec.enabled to true").with("Retry-After", retryAfter)
+		return reject(http.StatusServiceUnavailable, "this webhook is disabled: set spec.enabled to true").with("Retry-After", server.RetryAfter)
 	}
 	if credentials.unknown() {
-		return reject(http.StatusServiceUnavailable, "this webhook's credentials are not known yet: see the condition CredentialsResolved").with("Retry-After", retryAfter)
+		return reject(http.StatusServiceUnavailable, "this webhook's credentials are not known yet: see the condition CredentialsResolved").with("Retry-After", server.RetryAfter)
 	}
 	authenticated := credentials.inHead(r, at)
 	if !authenticated && !credentials.mayBeInBody() {
@@ -274,7 +283,7 @@ func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request
 		if errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrNoSpace) {
 			reason = "the journal is full"
 		}
-		return reject(http.StatusServiceUnavailable, "%s: the event was not kept, send it again", reason).with("Retry-After", retryAfter)
+		return reject(http.StatusServiceUnavailable, "%s: the event was not kept, send it again", reason).with("Retry-After", server.RetryAfter)
 	}
 	if receipt.Type == event.Unparsed && !receipt.Repeat {
 		h.log.Warn("event could not be decoded, kept as unparsed", "webhook", webhook.ID(), "id", receipt.ID)

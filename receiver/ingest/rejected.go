@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // maxRejected is how many rejected requests are remembered, and maxShown how much of what one said.
@@ -18,10 +20,10 @@ type Rejected struct {
 	Time        time.Time
 	Webhook     string // namespace/name; empty where none has the path
 	Path        string // as far as it names a webhook, where none has it
-	Code        int
+	Code        int    // 0: there was no response
 	Reason      string // as its sender was told
 	Hint        string // what else can be told of it, to people of this side
-	Method      string
+	Method      string // empty where the request was not read
 	Sender      string // address and port
 	UserAgent   string
 	ContentType string
@@ -32,7 +34,15 @@ type rejections struct {
 	mu   sync.Mutex
 	ring []Rejected
 	next int
+
+	unread *rate.Limiter // of those that did not reach the handler: whoever sends garbage does not hide the others
 }
+
+// How many of those are shown.
+const (
+	unreadPerSecond = 0.2
+	unreadBurst     = 20
+)
 
 func (f *rejections) add(webhook string, a answer, r *http.Request) {
 	rejected := Rejected{
@@ -43,6 +53,10 @@ func (f *rejections) add(webhook string, a answer, r *http.Request) {
 		parts := strings.SplitN(r.URL.EscapedPath(), "/", 5)
 		rejected.Path = shown(strings.Join(parts[:min(len(parts), 4)], "/"))
 	}
+	f.put(rejected)
+}
+
+func (f *rejections) put(rejected Rejected) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.ring) < maxRejected {

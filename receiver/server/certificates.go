@@ -22,7 +22,7 @@ func (c *Certificates) Any() bool {
 
 // config returns how TLS is spoken with them.
 func (c *Certificates) config() *tls.Config {
-	return &tls.Config{GetCertificate: c.choose, MinVersion: tls.VersionTLS12}
+	return &tls.Config{GetCertificate: c.choose, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 }
 
 // choose returns the certificate for the name that the PBX asks for, else the first.

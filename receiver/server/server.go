@@ -6,8 +6,10 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -22,6 +24,9 @@ const (
 	responseTimeout = 60 * time.Second
 	idleTimeout     = 2 * time.Minute // between requests
 	maxHeader       = 64 << 10        // bytes
+	maxStreams      = 32              // of an HTTP/2 connection
+	streamBuffer    = 64 << 10        // bytes that such a connection may send before somebody reads them
+	pingTimeout     = 30 * time.Second
 )
 
 // Options say what is served.
@@ -30,6 +35,7 @@ type Options struct {
 	Address      string // empty: nothing is served
 	Handler      http.Handler
 	Certificates *Certificates   // nil: TLS is not spoken
+	Limits       *Limits         // may be shared
 	Context      context.Context // requests end with it; nil: with their connection alone
 	Log          *slog.Logger
 }
@@ -37,7 +43,10 @@ type Options struct {
 // Server is one listening address. A nil one serves nothing.
 type Server struct {
 	address      string
+	handler      http.Handler
+	limits       *Limits
 	http         http.Server
+	listener     *listener
 	done         chan struct{} // Serve returned
 	shuttingDown atomic.Bool
 }
@@ -47,33 +56,63 @@ func Listen(o Options) (*Server, error) {
 	if o.Address == "" {
 		return nil, nil
 	}
-	listener, err := net.Listen("tcp", o.Address)
+	inner, err := net.Listen("tcp", o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s on %s: %w", o.Name, o.Address, err)
 	}
-	s := &Server{address: listener.Addr().String(), done: make(chan struct{})}
+	s := &Server{address: inner.Addr().String(), handler: o.Handler, limits: o.Limits, done: make(chan struct{})}
 	s.http = http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			o.Handler.ServeHTTP(&response{ResponseWriter: w, server: s}, r)
-		}),
+		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: responseTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: streamBuffer, MaxReceiveBufferPerStream: streamBuffer,
+			SendPingTimeout: pingTimeout, PingTimeout: pingTimeout,
+		},
+		ConnContext: withConnection, ConnState: onState,
 		ErrorLog: slog.NewLogLogger(o.Log.With("server", o.Name).Handler(), slog.LevelWarn),
 	}
 	if o.Context != nil {
 		s.http.BaseContext = func(net.Listener) context.Context { return o.Context }
 	}
-	serve := func() error { return s.http.Serve(listener) }
+	s.http.RegisterOnShutdown(func() { s.limits.closeUnused(s) })
+	var secure *tls.Config
 	if o.Certificates != nil {
-		s.http.TLSConfig = o.Certificates.config()
-		serve = func() error { return s.http.ServeTLS(listener, "", "") }
+		secure = o.Certificates.config()
 	}
+	s.listener = newListener(inner, s, secure)
 	go func() {
 		defer close(s.done)
-		if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			o.Log.Error("stopped listening", "for", o.Name, "error", err)
 		}
 	}()
 	return s, nil
+}
+
+// serve has a request handled within the limits.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	c := r.Context().Value(connectionKey{}).(*connection)
+	out := &response{ResponseWriter: w, server: s}
+	b := &body{ReadCloser: r.Body, limits: s.limits, length: r.ContentLength}
+	returned := false // and did not panic
+	c.begin()
+	s.limits.requests.Add(1)
+	defer func() {
+		s.limits.releaseBody(b.reserved)
+		s.limits.requests.Add(-1)
+		c.end(returned && out.code < http.StatusBadRequest)
+	}()
+	if r.ContentLength != 0 {
+		r.Body = b
+	}
+	if s.limits.requests.Load() > int64(s.limits.maxConnections) {
+		s.limits.rejected(Rejection{Reason: TooMany, Code: http.StatusServiceUnavailable, Sender: r.RemoteAddr, Detail: "as many requests are being handled as may be"})
+		out.Header().Set("Retry-After", RetryAfter)
+		http.Error(out, "the receiver is busy: send the event again", http.StatusServiceUnavailable)
+		return
+	}
+	s.handler.ServeHTTP(out, r)
+	returned = true
 }
 
 // Address returns where the server listens; empty where it does not.
@@ -104,20 +143,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		err = errors.Join(fmt.Errorf("wait for requests in flight: %w", err), s.http.Close())
 	}
 	<-s.done
+	s.listener.work.Wait()
 	return err
 }
 
 // response is what a handler writes to.
 type response struct {
 	http.ResponseWriter
-	server  *Server
-	started bool
+	server *Server
+	code   int // 0: not written yet; net/http writes 200 where a handler writes nothing
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *response) WriteHeader(code int) {
-	if !w.started && code >= http.StatusOK {
-		w.started = true
+	if w.code == 0 && code >= http.StatusOK {
+		w.code = code
 		if w.server.shuttingDown.Load() {
 			w.Header().Set("Connection", "close") // HTTP/2: no more streams on this connection
 		}
@@ -127,7 +167,7 @@ func (w *response) WriteHeader(code int) {
 
 // Write implements http.ResponseWriter.
 func (w *response) Write(data []byte) (int, error) {
-	if !w.started {
+	if w.code == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
 	return w.ResponseWriter.Write(data)
@@ -135,3 +175,24 @@ func (w *response) Write(data []byte) (int, error) {
 
 // Unwrap is for http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// body is a request's body that takes room as it is read, until the request was answered.
+type body struct {
+	io.ReadCloser
+	limits   *Limits
+	length   int64 // as its sender says; negative: it does not
+	reserved int64
+}
+
+// Read implements io.Reader. It returns ErrBusy where there is no room.
+func (b *body) Read(data []byte) (int, error) {
+	if b.reserved == 0 && !b.limits.fitsBody(b.length) {
+		return 0, ErrBusy
+	}
+	n, err := b.ReadCloser.Read(data)
+	if n > 0 && !b.limits.reserveBody(b.reserved, int64(n)) {
+		return 0, ErrBusy
+	}
+	b.reserved += int64(n)
+	return n, err
+}

@@ -27,6 +27,9 @@ const patience = 30 * time.Second
 func listen(t testing.TB, o server.Options) *server.Server {
 	t.Helper()
 	o.Name, o.Address = "tests", "127.0.0.1:0"
+	if o.Limits == nil {
+		o.Limits = server.NewLimits(1024, 64<<20, nil)
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
