@@ -160,6 +160,7 @@ func (e *Event) Lane() string {
 type Call struct {
 	ID              string            `json:"id"`              // stable over all events of the call
 	LegID           string            `json:"legId"`           // one leg of it, where the PBX tells legs apart
+	Reference       string            `json:"reference"`       // the id that the integrator gave when it started the call
 	Direction       string            `json:"direction"`       // inbound, outbound, internal
 	CallType        v1alpha1.CallType `json:"callType"`        // Inbound, Outbound, ClickToCall, Internal
 	State           string            `json:"state"`           // after the event: started, ringing, answered, held, missed, ended; of queue.wrapup start, end, timeout
@@ -173,7 +174,7 @@ type Call struct {
 	AnsweredBy      string            `json:"answeredBy"`      // of call.answered: ivr, ringGroup, queue, extension, customer
 	StartTime       *time.Time        `json:"startTime"`       // when the call began, in UTC
 	RingTime        *time.Time        `json:"ringTime"`        // when it began to ring, in UTC
-	AnswerTime      *time.Time        `json:"answerTime"`      // when it was answered, in UTC
+	AnswerTime      *time.Time        `json:"answerTime"`      // when a person answered it, in UTC
 	EndTime         *time.Time        `json:"endTime"`         // when it ended, in UTC
 	DurationSeconds *int64            `json:"durationSeconds"` // as the PBX counts it
 	TalkSeconds     *int64            `json:"talkSeconds"`     // how long was talked
@@ -215,6 +216,7 @@ type Agent struct {
 	ID     string `json:"id"`     // the PBX's id of the person
 	Name   string `json:"name"`   // as sent
 	Number string `json:"number"` // extension, seat or phone, as sent
+	Email  string `json:"email"`  // as sent
 }
 
 // Extension is an internal number and its state.
@@ -301,9 +303,10 @@ type Links struct {
 
 // RawRequest shows, inside an unparsed event, what arrived.
 type RawRequest struct {
-	Method      string `json:"method"`      // GET or POST
-	Path        string `json:"path"`        // what followed the webhook's own path
-	Query       string `json:"query"`       // without the token
-	ContentType string `json:"contentType"` // as sent
-	Body        string `json:"body"`        // as sent
+	Method      string `json:"method"`               // GET or POST
+	Path        string `json:"path"`                 // what followed the webhook's own path
+	Query       string `json:"query"`                // without the token
+	ContentType string `json:"contentType"`          // as sent
+	Body        string `json:"body"`                 // as sent; what is no UTF-8 in it is replaced
+	BodyBase64  string `json:"bodyBase64,omitempty"` // the body byte for byte, where it is no UTF-8
 }

@@ -68,7 +68,7 @@ func shows(fields wire.Fields, rule wire.Rule, e *event.Event) []string {
 		text := strings.ToLower(wire.Text(fields.Value(key)))
 		switch {
 		case text == "" || text[0] == '$':
-		case rule.Set == nil, rule.Field == "time":
+		case rule.Set == nil, rule.Field == "time", key == "t_cause", key == "connected_at":
 			return []string{key}
 		case strings.Contains(canonical, text), strings.Contains(text, canonical), text[0] == '{', text[0] == '[':
 			keys = append(keys, key)

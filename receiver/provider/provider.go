@@ -8,9 +8,13 @@ package provider
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
@@ -41,19 +45,58 @@ func Find(name string) (v1alpha1.Provider, error) {
 	return "", fmt.Errorf("expected Simotel, VoIPstudio or Acefone as the provider, got %q", name)
 }
 
-// Decode makes a canonical event of a request of a provider.
+// Decode makes a canonical event of a request of a provider. A decoder that fails makes it unparsed, with the reason.
 func Decode(p v1alpha1.Provider, r *event.Request, s wire.Settings) event.Event {
-	e := registry[p].Decode(r, s)
-	if e.Call != nil && e.Call.Agents == nil {
-		e.Call.Agents = []event.Agent{} // a list in JSON, also when there is nobody on it
-	}
-	if e.Type == event.Unparsed {
-		e.Request = &event.RawRequest{
-			Method: r.Method, Path: r.Path, Query: r.Query, ContentType: r.ContentType(),
-			Body: strings.ToValidUTF8(string(r.Body), "\ufffd"),
+	return decode(registry[p], p, r, s)
+}
+
+func decode(d Decoder, p v1alpha1.Provider, r *event.Request, s wire.Settings) (e event.Event) {
+	defer func() {
+		if failure := recover(); failure != nil {
+			panics.Add(1)
+			e = event.Event{Provider: p, ReceivedAt: r.ReceivedAt, Type: event.Unparsed, Request: rawRequest(r)}
+			e.Reason = fmt.Sprintf("the decoder failed, which is a defect of pbxhook: %.200s (%s)", fmt.Sprint(failure), where(debug.Stack()))
+		}
+	}()
+	e = d.Decode(r, s)
+	if c := e.Call; c != nil {
+		if c.Agents == nil {
+			c.Agents = []event.Agent{} // a list in JSON, also when there is nobody on it
+		}
+		if e.Type == event.CallMissed || c.Disposition == wire.NoAnswer || c.Disposition == wire.Busy {
+			c.AnswerTime = nil // nobody answered: what the PBX gives is the time of its IVR, or of another leg
 		}
 	}
+	if e.Type == event.Unparsed {
+		e.Request = rawRequest(r)
+	}
 	return e
+}
+
+// rawRequest is what arrived, for an event that could not be decoded.
+func rawRequest(r *event.Request) *event.RawRequest {
+	raw := &event.RawRequest{Method: r.Method, Path: r.Path, Query: r.Query, ContentType: r.ContentType(), Body: string(r.Body)}
+	if !utf8.Valid(r.Body) {
+		raw.Body = strings.ToValidUTF8(raw.Body, "\ufffd")
+		raw.BodyBase64 = base64.StdEncoding.EncodeToString(r.Body)
+	}
+	return raw
+}
+
+var panics atomic.Int64
+
+// Panics returns how often a decoder failed since the process started.
+func Panics() int64 { return panics.Load() }
+
+// where is the line of ours at which a decoder failed, out of a stack.
+func where(stack []byte) string {
+	for line := range strings.SplitSeq(string(stack), "\n") {
+		if _, at, found := strings.Cut(line, "/receiver/provider/"); found && strings.HasPrefix(line, "\t") && !strings.HasPrefix(at, "provider.go") {
+			at, _, _ = strings.Cut(at, " ")
+			return at
+		}
+	}
+	return "somewhere else"
 }
 
 // Events say how each of a provider's events becomes canonical.

@@ -30,14 +30,14 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 		return e
 	}
 	e.Payload = fields.Payload()
-	fields.Drop(unresolved)
 	t := template{fields, s}
 	if trigger == nil {
 		trigger = t.trigger()
 	}
 	if trigger == nil {
 		e.Type = event.Unparsed
-		e.Reason = "expected a trigger at the end of the path (such as /call-missed), or fields that tell it (call_status, start_stamp, end_stamp); got neither, or only $variables that were not resolved"
+		e.Type = event.Unparsed
+		e.Reason = "expected a trigger at the end of the path (such as /call-missed), or fields that tell it (call_status, start_stamp, end_stamp), got neither: " + fields.Came() + hint
 		return e
 	}
 	e.Name, e.Type = trigger.Name, trigger.Type
@@ -49,17 +49,17 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	}
 	c := e.NeedCall()
 	c.State, c.AnsweredBy = states[e.Type], trigger.AnsweredBy
-	Rules.Fill(&e, fields, s)
+	if !Rules.Fill(&e, fields, s) {
+		wire.Nothing(&e, fields)
+		e.Reason += hint
+		return e
+	}
 	e.Complete()
 	return e
 }
 
-// unresolved is whether a value is a variable of the template that Acefone had nothing for:
-// "$campaign_name" arrives literally.
-func unresolved(value string) bool {
-	value = strings.TrimSpace(value)
-	return len(value) > 1 && value[0] == '$' && strings.Trim(value[1:], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_{}") == ""
-}
+// hint is what one can do about a body with unknown keys.
+const hint = ". If the body template has keys of its own, say in spec.fields which is which"
 
 // template is a body that the customer may have edited.
 type template struct {
@@ -79,24 +79,47 @@ func (t template) text(field string) string {
 
 // statuses are all that the request says of the call's status. A template may have it as call_status
 // or status, and a consumer in between may have overwritten one of them.
-func (t template) statuses() string {
-	statuses := t.text("call.disposition")
-	for _, key := range statusKeys {
-		statuses += " " + t.Text(key)
+type statuses struct {
+	disposition string // noAnswer or busy where any of them says so, else answered where one does
+	answeredBy  string // the trigger of who answered, where one names it
+}
+
+func (t template) statuses() statuses {
+	return statusesOf(t.Fields, append([]string{t.settings.Fields["call.disposition"]}, statusKeys...))
+}
+
+func statusesOf(f wire.Fields, keys []string) (s statuses) {
+	for _, key := range keys {
+		text := f.Text(key)
+		disposition, known := wire.Disposition(text)
+		if known && (s.disposition == "" || s.disposition == wire.Answered) {
+			s.disposition = disposition
+		}
+		s.answeredBy = wire.First(s.answeredBy, answeredBy[strings.TrimPrefix(wire.Plain(text), "call")])
 	}
-	return strings.ToLower(statuses)
+	return s
+}
+
+// answeredBy are the triggers of an answered call whose status names who answered.
+var answeredBy = map[string]string{
+	"answeredbyagent": "CallAnsweredByExtension", "answeredbyextension": "CallAnsweredByExtension", "answeredbycustomer": "CallAnsweredByCustomer",
 }
 
 // missed is whether nobody answered: the status says so or, in a template without one, that no agent was
 // reached.
 func (t template) missed() bool {
-	statuses := t.statuses()
-	return strings.Contains(statuses, "missed") || (!strings.Contains(statuses, "answered") && t.Text("call_connected") == "0")
+	switch t.statuses().disposition {
+	case wire.NoAnswer, wire.Busy:
+		return true
+	case wire.Answered:
+		return false
+	}
+	return t.Text("call_connected") == "0"
 }
 
 // trigger tells the trigger from the fields, most telling first.
 func (t template) trigger() *Trigger {
-	for _, key := range []string{"trigger", "event", "event_name"} { // customers who have one URL add such a key
+	for _, key := range triggerKeys { // customers who have one URL add such a key
 		if trigger := named(t.Text(key)); trigger != nil {
 			return trigger
 		}
@@ -104,10 +127,8 @@ func (t template) trigger() *Trigger {
 	statuses := t.statuses()
 	ended := t.text("call.endTime") != "" || t.text("call.durationSeconds") != "" || t.text("call.hangupCause") != "" || t.text("call.talkSeconds") != ""
 	switch {
-	case strings.Contains(statuses, "answered by agent"), strings.Contains(statuses, "answered by extension"):
-		return named("CallAnsweredByExtension")
-	case strings.Contains(statuses, "answered by customer"):
-		return named("CallAnsweredByCustomer")
+	case statuses.answeredBy != "":
+		return named(statuses.answeredBy)
 	case t.missed():
 		return named("CallMissed")
 	case ended, t.Text("billsec") != "":
@@ -116,7 +137,7 @@ func (t template) trigger() *Trigger {
 		return named("DTMFOption")
 	case t.Text("ivr_id", "ivr_name") != "":
 		return named("CallAnsweredOnIVR")
-	case strings.Contains(statuses, "answered"):
+	case statuses.disposition == wire.Answered:
 		return named("CallHangup") // call_status is "answered" on hangup alone
 	case t.Text("customer_ring_time") != "":
 		return named("CallAnsweredByCustomer")
@@ -127,3 +148,7 @@ func (t template) trigger() *Trigger {
 	}
 	return nil
 }
+
+var triggerKeys = wire.Keys("trigger", "event", "event_name")
+
+var _ = wire.Keys("call_connected", "billsec", "ivr_id", "ivr_name", "customer_ring_time")

@@ -34,9 +34,9 @@ var Catalog = wire.NewCatalog(
 
 // about says which call an event belongs to. Older pages write unique_id, newer ones cuid; the wire
 // may carry both, with one value.
-var about = wire.Rules{
+var about = wire.Join(wire.Rules{
 	{Field: "call.id", Keys: []string{"unique_id", "cuid"}},
-}
+})
 
 // inQueue: the queue, where the call went through one.
 var inQueue = wire.Rules{
@@ -45,6 +45,7 @@ var inQueue = wire.Rules{
 
 // byAPI: only calls that Simotel's API originated ("two-way") have that id (Simotel: Cdr page).
 var byAPI = wire.Rules{
+	{Field: "call.reference", Keys: []string{"originated_call_id"}},
 	{Field: "call.callType", Keys: []string{"originated_call_id"}, As: func(string) string { return string(v1alpha1.CallTypeClickToCall) }, Note: "ClickToCall where there is one"},
 }
 
@@ -55,30 +56,34 @@ var newState = wire.Rules{
 	{Field: "extension.queue", Keys: []string{"queue"}},
 	{Field: "call.from.number", Keys: []string{"participant", "exten"}, Set: side("in", "out"), Note: "`participant` where `direction` is in, `exten` where it is out"},
 	{Field: "call.to.number", Keys: []string{"participant", "exten"}, Set: side("out", "in"), Note: "`exten` where `direction` is in, `participant` where it is out"},
-	{Field: "call.state", Keys: []string{"state"}, Values: map[string]string{"ringing": event.StateRinging, "inuse": event.StateAnswered}, Closed: true},
+	{Field: "call.state", Keys: []string{"state"}, Values: map[string]string{"ringing": event.StateRinging, "ringinuse": event.StateRinging, "inuse": event.StateAnswered}, Closed: true},
 }
 
-var extensionStates = map[string]string{"idle": "idle", "ringing": "ringing", "inuse": "inUse", "pause": "paused", "unavailable": "unavailable"}
+// extensionStates: Asterisk has RINGINUSE for an extension that rings while it is in a call, and NOT_INUSE for Simotel's Idle.
+var extensionStates = map[string]string{
+	"idle": "idle", "notinuse": "idle", "ringing": "ringing", "ringinuse": "ringing", "inuse": "inUse", "pause": "paused", "paused": "paused", "unavailable": "unavailable",
+}
 
 // side fills one end of a NewState's call. direction is seen from the extension: from the participant
 // when it is one, to it when it is the other.
-func side(participant, exten string) func(*event.Event, wire.Fields, wire.Settings, []string) {
-	return func(e *event.Event, f wire.Fields, s wire.Settings, keys []string) {
-		number := ""
-		switch wire.Plain(f.Text("direction")) {
-		case participant:
-			number = f.Text(keys[0])
-		case exten:
-			number = f.Text(keys[1])
+func side(participant, exten string) func(*event.Event, wire.Fields, wire.Settings, []string) bool {
+	return func(e *event.Event, f wire.Fields, s wire.Settings, keys []string) bool {
+		var party event.Party
+		switch wire.Directions[wire.Plain(f.Text("direction"))] {
+		case wire.Directions[participant]:
+			party = f.Party(s, keys[0])
+		case wire.Directions[exten]:
+			party = f.Party(s, keys[1])
 		}
-		if number == "" {
-			return
+		if party.Raw == "" {
+			return false
 		}
 		if participant == "in" {
-			e.NeedCall().From = s.Party(number)
+			e.NeedCall().From = party
 		} else {
-			e.NeedCall().To = s.Party(number)
+			e.NeedCall().To = party
 		}
+		return true
 	}
 }
 
@@ -110,10 +115,12 @@ var transfer = wire.Rules{
 	{Field: "call.agents", Keys: []string{"transferer", "transfer"}, Set: transferer, Note: "one agent, with the number of who transferred"},
 }
 
-func transferer(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
-	if by := f.Text(keys...); by != "" {
+func transferer(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) bool {
+	by := f.Text(keys...)
+	if by != "" {
 		e.NeedCall().Agents = []event.Agent{{Number: by}}
 	}
+	return by != ""
 }
 
 var extension = wire.Rules{
@@ -140,26 +147,25 @@ var record = wire.Rules{
 	{Field: "call.durationSeconds", Keys: []string{"duration"}},
 	{Field: "call.talkSeconds", Keys: []string{"billsec"}},
 	{Field: "call.waitSeconds", Keys: []string{"wait"}},
-	{Field: "call.disposition", Keys: []string{"disposition"}, Values: dispositions},
+	{Field: "call.disposition", Keys: []string{"disposition"}, As: wire.DispositionWord, Note: dispositionNote},
 	{Field: "call.recording", Keys: []string{"record"}},
 }
 
-// dispositions: samples have NO ANSWER, the table No Answered.
-var dispositions = map[string]string{"answered": "answered", "noanswer": "noAnswer", "noanswered": "noAnswer", "busy": "busy"}
+// dispositionNote: samples have NO ANSWER, the table No Answered.
+const dispositionNote = "answered, noAnswer or busy; another word in lower case"
+
+var directions = wire.Words(wire.Directions, map[string]string{"feature": event.Internal})
+
+var callTypes = wire.Words(wire.CallTypes, map[string]string{"feature": string(v1alpha1.CallTypeInternal)})
 
 var cdr = wire.Rules{
-	{Field: "call.direction", Keys: []string{"type"}, Closed: true, Values: map[string]string{
-		"incoming": event.Inbound, "outgoing": event.Outbound, "local": event.Internal, "feature": event.Internal,
-	}},
-	{Field: "call.callType", Keys: []string{"type"}, Closed: true, Values: map[string]string{
-		"incoming": string(v1alpha1.CallTypeInbound), "outgoing": string(v1alpha1.CallTypeOutbound),
-		"local": string(v1alpha1.CallTypeInternal), "feature": string(v1alpha1.CallTypeInternal),
-	}},
+	{Field: "call.direction", Keys: []string{"type"}, Closed: true, Values: directions},
+	{Field: "call.callType", Keys: []string{"type"}, Closed: true, Values: callTypes},
 }
 
 // missed: an incoming call that nobody answered has its own type.
 func missed(e *event.Event) {
-	if c := e.Call; c.Direction == event.Inbound && (c.Disposition == "noAnswer" || c.Disposition == "busy") {
+	if c := e.NeedCall(); c.Direction == event.Inbound && (c.Disposition == wire.NoAnswer || c.Disposition == wire.Busy) {
 		e.Type, c.State = event.CallMissed, event.StateMissed
 	}
 }
@@ -173,20 +179,14 @@ var cdrQueue = wire.Rules{
 
 const maxAgents = 100
 
-func legs(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
+func legs(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) (found bool) {
 	for _, leg := range f.List(keys...) {
 		if number := wire.AsFields(leg).Text("dst"); number != "" && len(e.NeedCall().Agents) < maxAgents {
 			e.Call.Agents = append(e.Call.Agents, event.Agent{Number: number})
+			found = true
 		}
 	}
-}
-
-// none: FAXERROR is the text None when all went well.
-func none(text string) string {
-	if text == "None" {
-		return ""
-	}
-	return text
+	return found
 }
 
 // fax: what is one level down is called description when the fax came in, info when it went out.
@@ -197,7 +197,7 @@ var fax = wire.Rules{
 	{Field: "fax.to.number", Keys: []string{"dst"}},
 	{Field: "fax.state", Keys: []string{"state"}, As: strings.ToLower},
 	{Field: "fax.pages", Keys: []string{"description.FAXPAGES", "info.FAXPAGES"}},
-	{Field: "fax.error", Keys: []string{"description.FAXERROR", "info.FAXERROR"}, As: none, Note: "empty for the text None, which stands for success"},
+	{Field: "fax.error", Keys: []string{"description.FAXERROR", "info.FAXERROR"}, Note: "the text None stands for success"},
 	{Field: "fax.station", Keys: []string{"description.REMOTESTATIONID", "info.REMOTESTATIONID"}},
 }
 
@@ -227,7 +227,7 @@ var campaign = wire.Rules{
 	{Field: "campaign.id", Keys: []string{"campaign_id"}},
 	{Field: "campaign.name", Keys: []string{"campaign"}},
 	{Field: "campaign.number", Keys: []string{"number"}},
-	{Field: "campaign.disposition", Keys: []string{"disposition"}, Values: dispositions},
+	{Field: "campaign.disposition", Keys: []string{"disposition"}, As: wire.DispositionWord, Note: dispositionNote},
 	{Field: "campaign.try", Keys: []string{"try"}},
 	{Field: "campaign.repeat", Keys: []string{"repeat"}},
 	{Field: "campaign.talkSeconds", Keys: []string{"billsec"}},

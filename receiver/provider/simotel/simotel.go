@@ -33,11 +33,21 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	switch known := Catalog.Find(e.Name); {
 	case known != nil:
 		known.Decode(&e, fields, s)
+		if e.Type == event.Unparsed && namesItself(fields) {
+			e.Type, e.Reason = known.Type, ""
+			e.Complete()
+		}
 	case fields.Has("app_name"):
 		e.NeedsAnswer = "this is a call of a Simotel component API (app_name), which waits for a routing answer that pbxhook cannot give: point Exten API, Trunk API, IVR API and Smart API to your own service, and only Event Webhooks to pbxhook"
-	case e.Name != "":
+	case fields.Text(nameKeys...) != "":
 		e.Type = event.Other
 		about.Fill(&e, fields, s)
+		e.Complete()
+	case e.Name != "": // of the path alone
+		if e.Type = event.Other; !about.Fill(&e, fields, s) {
+			wire.Nothing(&e, fields)
+			return e
+		}
 		e.Complete()
 	default:
 		e.Type = event.Unparsed
@@ -46,10 +56,18 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 	return e
 }
 
+// namesItself reports whether a request names its event among its fields and has more than that: it is one of whose fields
+// none is known (the test of Simotel's own package), and no call of a bare URL.
+func namesItself(f wire.Fields) bool {
+	return f.Text(nameKeys...) != "" && f.Present() > 1
+}
+
+var nameKeys = wire.Keys("event_name", "event")
+
 // name resolves the event's name: event_name, event, the last part of the path, then the shape.
 func name(f wire.Fields, path string) string {
 	last := wire.LastPart(path)
-	for _, candidate := range []string{f.Text("event_name"), f.Text("event"), last} {
+	for _, candidate := range []string{f.Text(nameKeys[0]), f.Text(nameKeys[1]), last} {
 		if candidate == "" {
 			continue
 		}

@@ -44,12 +44,10 @@ var about = wire.Rules{
 
 // call is what every event of a call has.
 var call = wire.Join(about, wire.Rules{
-	{Field: "call.id", Keys: []string{"root_call_id", "call_id"}, Note: "the whole call where `root_call_id` is given"},
+	{Field: "call.id", Keys: []string{"root_call_id", "call_id"}, Set: callID, Note: "the whole call where `root_call_id` is given and not 0"},
 	{Field: "call.legId", Keys: []string{"call_id"}, Set: legID, Note: "where `root_call_id` is given too"},
-	{Field: "call.direction", Keys: []string{"destination"}, Closed: true, Values: map[string]string{"in": event.Inbound, "out": event.Outbound}},
-	{Field: "call.callType", Keys: []string{"destination"}, Closed: true, Values: map[string]string{
-		"in": string(v1alpha1.CallTypeInbound), "out": string(v1alpha1.CallTypeOutbound),
-	}},
+	{Field: "call.direction", Keys: []string{"destination"}, Closed: true, Values: wire.Directions},
+	{Field: "call.callType", Keys: []string{"destination"}, Closed: true, Values: wire.CallTypes},
 	{Field: "call.callType", Keys: []string{"state"}, As: clickToCall, Note: "ClickToCall for ACCEPTED"},
 	{Field: "call.context", Keys: []string{"context"}},
 	{Field: "call.final", Keys: []string{"final"}},
@@ -76,12 +74,13 @@ var rang = wire.Rules{
 }
 
 var missed = wire.Rules{
-	{Field: "call.disposition", Const: "noAnswer"}, // "Missed (unanswered) call"
+	{Field: "call.disposition", Const: wire.NoAnswer}, // "Missed (unanswered) call"
+	{Field: "call.disposition", Keys: []string{"t_cause"}, As: wire.DispositionOfCause, Note: "busy where the cause says so"},
 }
 
 var ended = wire.Rules{
 	{Field: "call.endTime", Keys: []string{"event_time"}},
-	{Field: "call.disposition", Keys: []string{"connected_at"}, As: func(string) string { return "answered" }, Note: "answered where the call was connected"},
+	{Field: "call.disposition", Keys: []string{"connected_at", "t_cause"}, Set: disposition, Note: "answered where the call was connected; else noAnswer or busy where the cause says so, and nothing where `connected_at` holds neither a time nor null"},
 }
 
 var dtmf = wire.Rules{
@@ -93,22 +92,59 @@ var wrapup = wire.Rules{
 }
 
 var recording = wire.Rules{
-	{Field: "call.recording", Keys: []string{"monitor_id"}, Note: "the id of the recording among the monitors"},
+	{Field: "call.recording", Keys: []string{"monitor_id"}, As: wire.WholeNumber, Note: "the id of the recording among the monitors"},
 }
 
 var sms = wire.Rules{
 	{Field: "sms.from.number", Keys: []string{"from_no"}},
 	{Field: "sms.to.number", Keys: []string{"to_no"}},
-	{Field: "sms.text", Keys: []string{"text"}},
-	{Field: "sms.customerId", Keys: []string{"customer_id"}},
-	{Field: "sms.userId", Keys: []string{"user_id"}},
+	{Field: "sms.text", Keys: []string{"text"}, Verbatim: true},
+	{Field: "sms.customerId", Keys: []string{"customer_id"}, As: wire.WholeNumber},
+	{Field: "sms.userId", Keys: []string{"user_id"}, As: wire.WholeNumber},
+}
+
+// id is the first of the ids under keys that is one: 0 stands for none, and relays write whole numbers as floats.
+func id(f wire.Fields, keys ...string) string {
+	for _, key := range keys {
+		if id := wire.WholeNumber(f.Text(key)); strings.Trim(id, "0") != "" && id != "false" {
+			return id
+		}
+	}
+	return ""
+}
+
+func callID(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) bool {
+	call := id(f, keys...)
+	if call != "" {
+		e.NeedCall().ID = call
+	}
+	return call != ""
 }
 
 // legID: without a root the leg is the call, and there is no other.
-func legID(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
-	if f.Text("root_call_id") != "" {
-		e.NeedCall().LegID = f.Text(keys...)
+func legID(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) bool {
+	leg := id(f, keys...)
+	if leg == "" || id(f, "root_call_id") == "" {
+		return false
 	}
+	e.NeedCall().LegID = leg
+	return true
+}
+
+// disposition: a call that was connected was answered; of one that was not, its cause tells. A zero date, false, or another
+// text in connected_at is neither.
+func disposition(e *event.Event, f wire.Fields, s wire.Settings, keys []string) bool {
+	found := ""
+	switch {
+	case f.Time(s, keys[0]) != nil:
+		found = wire.Answered
+	case !f.Says(keys[0]):
+		found = wire.DispositionOfCause(f.Text(keys[1:]...))
+	}
+	if found != "" {
+		e.NeedCall().Disposition = found
+	}
+	return found != ""
 }
 
 // clickToCall: ACCEPTED is the state of a click-to-call whose caller has answered.
@@ -119,24 +155,34 @@ func clickToCall(state string) string {
 	return ""
 }
 
-func agent(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) {
+func agent(e *event.Event, f wire.Fields, _ wire.Settings, keys []string) bool {
 	c := e.NeedCall()
-	id, party := f.Text(keys[0]), c.To
+	key, party := keys[0], c.To
 	if c.Direction == event.Outbound {
-		id, party = f.Text(keys[1]), c.From
+		key, party = keys[1], c.From
 	}
-	if c.Direction == "" || id == "" || id == "0" || wire.Plain(c.Context) == "queue" {
-		return
+	person := id(f, key)
+	if c.Direction == "" || person == "" || wire.Plain(c.Context) == "queue" {
+		return false
 	}
-	c.Agents = []event.Agent{{ID: id, Name: party.Name, Number: party.Extension}}
+	c.Agents = []event.Agent{{ID: person, Name: party.Name, Number: party.Extension}}
+	return true
 }
 
 // callLink is the call's own resource, which is there while the call goes on.
-func callLink(leg string) string { return "/v1.1/calls/" + url.PathEscape(leg) }
+func callLink(leg string) string {
+	if leg = wire.WholeNumber(leg); strings.Trim(leg, "0") == "" {
+		return ""
+	}
+	return "/v1.1/calls/" + url.PathEscape(leg)
+}
 
 // filtered is the list of a resource's entries for a call: call_id is their live_id.
 func filtered(resource string) func(leg string) string {
 	return func(leg string) string {
+		if leg = wire.WholeNumber(leg); strings.Trim(leg, "0") == "" {
+			return ""
+		}
 		return "/v1.1/" + resource + "?filter=" + url.QueryEscape(`[{"property":"live_id","operator":"=","value":`+string(wire.Marshal(leg))+`}]`)
 	}
 }

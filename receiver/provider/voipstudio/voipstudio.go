@@ -23,9 +23,9 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 		return e
 	}
 	e.Payload = fields.Payload()
-	e.Name = fields.Text("event_name")
+	e.Name = fields.Text(nameKeys...)
 	if e.Name == "" {
-		e.Type, e.Reason = event.Unparsed, "expected event_name among the fields, got none"
+		e.Type, e.Reason = event.Unparsed, "expected event_name or event among the fields, got neither"
 		return e
 	}
 	e.ID = fields.Text("id")
@@ -38,8 +38,14 @@ func (Decoder) Decode(r *event.Request, s wire.Settings) event.Event {
 		if wire.Plain(e.Name) == "ping" {
 			kind = event.Ping
 		}
-		known = &wire.Event{Name: e.Name, Type: kind, Rules: call}
+		e.Type = kind
+		call.Fill(&e, fields, s)
+		e.Complete()
+		return e
 	}
 	known.Decode(&e, fields, s)
 	return e
 }
+
+// nameKeys: some relays call event_name event.
+var nameKeys = wire.Keys("event_name", "event")

@@ -1,6 +1,10 @@
 package wire
 
-import "github.com/pbxhook/pbxhook/receiver/event"
+import (
+	"strings"
+
+	"github.com/pbxhook/pbxhook/receiver/event"
+)
 
 // Event is an event of a provider, and how it becomes canonical.
 type Event struct {
@@ -13,10 +17,14 @@ type Event struct {
 	Then func(e *event.Event)
 }
 
-// Decode fills an event that this one becomes from the fields of its request.
+// Decode fills an event that this one becomes from the fields of its request. A request that has none of them is no event,
+// whatever it is called.
 func (p *Event) Decode(e *event.Event, f Fields, s Settings) {
 	e.Name, e.Type = p.Name, p.Type
-	p.Rules.Fill(e, f, s)
+	if found := p.Rules.Fill(e, f, s); !found && len(p.Rules) > 0 {
+		Nothing(e, f)
+		return
+	}
 	if p.Then != nil {
 		p.Then(e)
 	}
@@ -33,13 +41,13 @@ type Catalog struct {
 func NewCatalog(events ...Event) *Catalog {
 	c := &Catalog{Events: events, byName: map[string]*Event{}}
 	for i := range events {
-		c.byName[Plain(events[i].Name)] = &events[i]
+		c.byName[PlainName(events[i].Name)] = &events[i]
 	}
 	return c
 }
 
 // Find is the event of a name, however it is written, or nil.
-func (c *Catalog) Find(name string) *Event { return c.byName[Plain(name)] }
+func (c *Catalog) Find(name string) *Event { return c.byName[PlainName(name)] }
 
 // Names are the events' names.
 func (c *Catalog) Names() []string {
@@ -48,4 +56,18 @@ func (c *Catalog) Names() []string {
 		names[i] = c.Events[i].Name
 	}
 	return names
+}
+
+// Nothing makes an event unparsed whose request has none of its fields.
+func Nothing(e *event.Event, f Fields) {
+	e.Type, e.Call = event.Unparsed, nil
+	e.Reason = "expected fields of the event " + e.Name + ", got none: " + f.Came()
+}
+
+// Came says which keys came, so that one sees which are meant.
+func (f Fields) Came() string {
+	if keys := f.Keys(); len(keys) > 0 {
+		return "the keys that came are " + strings.Join(keys, ", ") + ", and they are not known or hold only placeholders"
+	}
+	return "no keys came"
 }

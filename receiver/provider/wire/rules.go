@@ -26,8 +26,10 @@ type Rule struct {
 	Closed bool
 	// As turns the provider's text into the canonical one.
 	As func(text string) string
-	// Set fills the field where a text does not say it all.
-	Set func(e *event.Event, f Fields, s Settings, keys []string)
+	// Set fills the field where a text does not say it all, and reports whether the request had something for it.
+	Set func(e *event.Event, f Fields, s Settings, keys []string) bool
+	// Verbatim says that the text is a person's own, in which no word stands for nothing.
+	Verbatim bool
 	// Const is a value that every such event has.
 	Const string
 	// Note is what the documentation says of it.
@@ -44,16 +46,20 @@ func Join(all ...Rules) Rules {
 	rules := slices.Concat(all...)
 	for i := range rules {
 		rules[i].at = canonical(rules[i].Field)
+		register(rules[i].Keys)
 	}
 	return rules
 }
 
-// Fill fills an event from the fields of its request. Objects of the event, such as its call, are
-// made when a value for them is there.
-func (rules Rules) Fill(e *event.Event, f Fields, s Settings) {
+// Fill fills an event from the fields of its request, and reports whether the request had anything for it. Objects of
+// the event, such as its call, are made when a value for them is there.
+func (rules Rules) Fill(e *event.Event, f Fields, s Settings) (found bool) {
 	for i := range rules {
-		rules[i].fill(e, f, s)
+		if rules[i].fill(e, f, s) {
+			found = true
+		}
 	}
+	return found
 }
 
 // KeysOf are the keys that count under settings: the customer's own one first.
@@ -64,11 +70,11 @@ func (r *Rule) KeysOf(s Settings) []string {
 	return r.Keys
 }
 
-func (r *Rule) fill(e *event.Event, f Fields, s Settings) {
+// fill fills the rule's field, and reports whether the request had something for it.
+func (r *Rule) fill(e *event.Event, f Fields, s Settings) bool {
 	keys := r.KeysOf(s)
 	if r.Set != nil {
-		r.Set(e, f, s, keys)
-		return
+		return r.Set(e, f, s, keys)
 	}
 	field := r.at
 	if field.kind == kindUnknown {
@@ -76,43 +82,73 @@ func (r *Rule) fill(e *event.Event, f Fields, s Settings) {
 	}
 	switch field.kind {
 	case kindText:
-		if text := r.text(f.Text(keys...)); text != "" {
+		if r.Const != "" {
+			field.of(e).SetString(r.Const)
+			return false
+		}
+		text := r.text(r.read(f, keys))
+		if text != "" {
 			field.of(e).SetString(text)
 		}
+		return text != ""
 	case kindParty:
-		if raw := f.Text(keys...); raw != "" {
-			party := field.of(e).Addr().Interface().(*event.Party)
-			name := party.Name
-			*party = s.Party(raw)
-			party.Name = name
+		chosen := f.Party(s, keys...)
+		if chosen.Raw == "" {
+			return false
 		}
-	case kindInt:
-		if n := f.Int(keys...); n != nil {
-			field.of(e).Set(reflect.ValueOf(n))
-		}
-	case kindBool:
-		if b := f.Bool(keys...); b != nil {
-			field.of(e).Set(reflect.ValueOf(b))
-		}
-	case kindTime:
-		if t := f.Time(s, keys...); t != nil {
-			field.of(e).Set(reflect.ValueOf(t))
-		}
+		party := field.of(e).Addr().Interface().(*event.Party)
+		chosen.Name = party.Name
+		*party = chosen
+		return true
 	case kindHappened:
-		if t := f.Time(s, keys...); t != nil {
+		t := f.Time(s, keys...)
+		if t != nil {
 			e.Time = *t
 		}
-	case kindJSON:
-		if list := f.List(keys...); list != nil {
-			field.of(e).Set(reflect.ValueOf(Marshal(list)))
+		return t != nil
+	}
+	value := field.value(f, s, keys)
+	if value.IsNil() {
+		return false
+	}
+	field.of(e).Set(value)
+	return true
+}
+
+// read is the rule's text.
+func (r *Rule) read(f Fields, keys []string) string {
+	if !r.Verbatim {
+		return f.Text(keys...)
+	}
+	for _, key := range keys {
+		if text, ok := f.named[key].(string); ok {
+			return strings.TrimSpace(text)
 		}
 	}
+	return f.Text(keys...)
+}
+
+// value is what a field that may be nil is set to.
+func (c canonicalField) value(f Fields, s Settings, keys []string) reflect.Value {
+	switch c.kind {
+	case kindInt:
+		return reflect.ValueOf(f.Int(keys...))
+	case kindSeconds:
+		return reflect.ValueOf(f.Seconds(keys...))
+	case kindBool:
+		return reflect.ValueOf(f.Bool(keys...))
+	case kindTime:
+		return reflect.ValueOf(f.Time(s, keys...))
+	case kindJSON:
+		if list := f.List(keys...); list != nil {
+			return reflect.ValueOf(Marshal(list))
+		}
+	}
+	return reflect.ValueOf(json.RawMessage(nil))
 }
 
 func (r *Rule) text(text string) string {
 	switch {
-	case r.Const != "":
-		return r.Const
 	case text != "" && r.As != nil:
 		return r.As(text)
 	case text != "" && r.Values != nil:
@@ -124,16 +160,35 @@ func (r *Rule) text(text string) string {
 	return text
 }
 
-// Plain is a word without what PBXs write differently from one page to the next: case, spaces,
-// hyphens and underscores.
+// Plain is a word without what PBXs write differently from one page to the next: case, blanks,
+// hyphens, underscores, and the plus signs that stand for blanks.
 func Plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch r {
-		case ' ', '_', '-', '+':
-			return -1
+	if !isASCII(text) {
+		text = strings.ToLower(strings.ReplaceAll(text, "\u00a0", " "))
+	}
+	plain := make([]byte, 0, 32) // on the stack, as words are
+	for i := range len(text) {
+		switch c := text[i]; c {
+		case ' ', '_', '-', '+', '\t':
+		default:
+			if c >= 'A' && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			plain = append(plain, c)
 		}
-		return r
-	}, strings.ToLower(text))
+	}
+	return string(plain)
+}
+
+// PlainName is the name of an event without all but its letters and digits: PBXs and relays write call.hangup, CALL_HANGUP and
+// callHangup.
+func PlainName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, strings.ToLower(name))
 }
 
 // kind is how a canonical field is filled.
@@ -144,6 +199,7 @@ const (
 	kindText
 	kindParty
 	kindInt
+	kindSeconds
 	kindBool
 	kindTime
 	kindHappened
@@ -200,6 +256,9 @@ func addFields(fields map[string]canonicalField, prefix string, index []int, t r
 		switch fieldType := field.Type; fieldType {
 		case reflect.TypeFor[*int64]():
 			fields[name] = canonicalField{at, kindInt}
+			if strings.HasSuffix(name, "Seconds") {
+				fields[name] = canonicalField{at, kindSeconds}
+			}
 		case reflect.TypeFor[*bool]():
 			fields[name] = canonicalField{at, kindBool}
 		case reflect.TypeFor[*time.Time]():

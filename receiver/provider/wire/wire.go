@@ -10,11 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"mime"
-	"mime/multipart"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,9 +19,6 @@ import (
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
 )
-
-// maxParameters is how many query parameters or form fields of one request are read.
-const maxParameters = 10_000
 
 // Settings are what a webhook's spec says about how its PBX writes.
 type Settings struct {
@@ -41,18 +34,23 @@ type Settings struct {
 
 // Fields are the fields of one request, by key.
 type Fields struct {
-	sent  map[string]any // as sent, for the payload
-	named map[string]any // by trimmed key, for decoders; may be sent itself
-	size  int            // bytes that they came in
-	exact []byte         // JSON that is sent already, or nil
+	sent     map[string]any  // as sent, for the payload
+	named    map[string]any  // by key, for decoders; may be sent itself
+	odd      map[string]any  // those whose keys are written in another way than usual, by plain key; may be nil
+	repeated map[string]bool // keys that came more than once, whose values are lists; may be nil
+	size     int             // bytes that they came in
+	exact    []byte          // JSON that is sent already, or nil
 }
 
 // Read reads the fields of a request: its query parameters, and its body as JSON or as a form. A
 // key that stands in both has the body's value.
 func Read(r *event.Request, settings Settings) (Fields, error) {
 	fields := Fields{sent: map[string]any{}, size: len(r.Query) + len(r.Body)}
-	if err := fields.addParameters(r.Query); err != nil {
-		return fields.index(settings), fmt.Errorf("read the query: %w", err)
+	if r.Query != "" {
+		charset, _ := charsetOf(r.ContentType()) // of what is not UTF-8; one that is not known is the body's to report
+		if err := fields.addParameters(RepairQuery(r.Query), charset); err != nil {
+			return fields.index(settings), fmt.Errorf("read the query: %w", err)
+		}
 	}
 	if err := fields.addBody(r); err != nil {
 		return fields.index(settings), fmt.Errorf("read the body: %w", err)
@@ -60,171 +58,46 @@ func Read(r *event.Request, settings Settings) (Fields, error) {
 	return fields.index(settings), nil
 }
 
-func (f *Fields) addBody(r *event.Request) error {
-	body := bytes.TrimSpace(bytes.TrimPrefix(r.Body, []byte("\ufeff")))
-	if len(body) == 0 {
-		return nil
-	}
-	if kind := r.ContentType(); strings.Contains(kind, "boundary") {
-		if media, parameters, err := mime.ParseMediaType(kind); err == nil && media == "multipart/form-data" {
-			return f.addParts(multipart.NewReader(bytes.NewReader(r.Body), parameters["boundary"]))
-		}
-	}
-	// told by its first byte: some PBXs send JSON and call it a form, or a form and call it nothing
-	if strings.IndexByte(`{["'`, body[0]) < 0 && bytes.IndexByte(body, '=') > 0 {
-		return f.addParameters(string(body))
-	}
-	value, exact, err := parseJSON(body)
-	if err != nil {
-		return err
-	}
-	if text, ok := value.(string); ok { // JSON inside a JSON text
-		value = nested(text)
-	}
-	if list, ok := value.([]any); ok && len(list) == 1 {
-		value = list[0]
-	}
-	object, ok := value.(map[string]any)
-	if !ok {
-		return fmt.Errorf("expected a JSON object with the event's fields, got %s", describe(value))
-	}
-	if len(f.sent) == 0 {
-		f.sent = object
-		if exact && body[0] == '{' {
-			f.exact = body
-		}
-		return nil
-	}
-	maps.Copy(f.sent, object)
-	return nil
-}
-
-// addParts reads a form that came as multipart/form-data. Files are no fields.
-func (f *Fields) addParts(parts *multipart.Reader) error {
-	for n := 0; ; n++ {
-		part, err := parts.NextPart()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read part %d of the form: %w", n+1, err)
-		}
-		if n == maxParameters {
-			return fmt.Errorf("expected at most %d parameters", maxParameters)
-		}
-		value, err := io.ReadAll(part) // within the body, which is bounded
-		if err != nil {
-			return fmt.Errorf("read part %d of the form: %w", n+1, err)
-		}
-		if name := part.FormName(); name != "" && part.FileName() == "" {
-			f.sent[name] = nested(string(value))
-		}
-	}
-}
-
-func describe(value any) string {
-	switch value.(type) {
-	case nil:
-		return "null"
-	case []any:
-		return "a list"
-	case string:
-		return "a text"
-	case json.Number:
-		return "a number"
-	default:
-		return "a boolean"
-	}
-}
-
-// addParameters reads parameters as PBXs write them: "+" is a space, a broken escape stands for
-// itself, and the first of several values counts.
-func (f *Fields) addParameters(text string) error {
-	for n := 0; text != ""; n++ {
-		if n == maxParameters {
-			return fmt.Errorf("expected at most %d parameters", maxParameters)
-		}
-		var pair string
-		pair, text, _ = strings.Cut(text, "&")
-		key, value, _ := strings.Cut(pair, "=")
-		key = unescape(key)
-		if _, seen := f.sent[key]; key == "" || seen {
-			continue
-		}
-		f.sent[key] = nested(unescape(value))
-	}
-	return nil
-}
-
-func unescape(text string) string {
-	if plain, err := url.QueryUnescape(text); err == nil {
-		return plain
-	}
-	return text
-}
-
-// nested reads a parameter's value that is an object or list in JSON; others stay text.
-func nested(value string) any {
-	trimmed := strings.TrimSpace(value)
-	if strings.HasPrefix(trimmed, "{") || strings.HasPrefix(trimmed, "[") {
-		if parsed, err := ParseJSON([]byte(trimmed)); err == nil {
-			return parsed
-		}
-	}
-	return value
-}
-
 func (f Fields) index(settings Settings) Fields {
 	if settings.TokenName != "" {
+		before := len(f.sent)
 		maps.DeleteFunc(f.sent, func(key string, _ any) bool { return isNamed(key, settings.TokenName) })
-		f.exact = nil
-	}
-	var odd []string // that are not the name of their field
-	for key := range f.sent {
-		if strings.TrimSpace(key) != key || strings.HasSuffix(key, "]") {
-			odd = append(odd, key)
+		if len(f.sent) != before {
+			f.exact = nil
 		}
 	}
 	f.named = f.sent
-	if len(odd) == 0 {
-		return f
-	}
-	f.named = maps.Clone(f.sent)
-	slices.Sort(odd) // so that it comes out the same each time
-	for _, key := range odd {
-		if strings.TrimSpace(key) != key {
-			delete(f.named, key)
+	var nested, odd []string
+	for key := range f.sent {
+		if last := len(key) - 1; last > 0 && (key[last] == ']' || key[last] == ' ') && isNested(key) {
+			nested = append(nested, key)
+		}
+		if isOdd(key) {
+			odd = append(odd, key)
 		}
 	}
-	objects := map[string]any{}
-	for _, key := range odd {
-		if trimmed := strings.TrimSpace(key); strings.HasSuffix(trimmed, "]") && strings.IndexByte(trimmed, '[') > 0 {
-			nest(objects, trimmed, f.sent[key])
-		} else if f.named[trimmed] == nil {
-			f.named[trimmed] = f.sent[key]
-		}
+	if len(nested) > 0 {
+		f.addNested(nested)
 	}
-	addMissing(f.named, objects)
+	f.addOdd(odd)
 	return f
 }
 
-// nest puts the value of a key such as detail[0][dst] where it would be in JSON, as PHP reads forms.
-func nest(objects map[string]any, key string, value any) {
-	name, rest, _ := strings.Cut(strings.TrimSuffix(key, "]"), "[")
-	steps := append([]string{name}, strings.Split(rest, "][")...)
-	if len(steps) > maxDepth {
-		return
+// isNested reports whether a key is one such as detail[0][dst].
+func isNested(key string) bool {
+	key = strings.TrimSpace(key)
+	return strings.HasSuffix(key, "]") && strings.IndexByte(key, '[') > 0
+}
+
+// addNested adds the objects that keys such as detail[0][dst] stand for.
+func (f *Fields) addNested(keys []string) {
+	slices.Sort(keys) // so that it comes out the same each time
+	objects := map[string]any{}
+	for _, key := range keys {
+		nest(objects, strings.TrimSpace(key), f.sent[key], f.repeated[key])
 	}
-	last := len(steps) - 1
-	for _, step := range steps[:last] {
-		inner, ok := objects[step].(map[string]any)
-		if !ok {
-			inner = map[string]any{}
-			objects[step] = inner
-		}
-		objects = inner
-	}
-	objects[steps[last]] = value
+	f.named = maps.Clone(f.sent)
+	addMissing(f.named, objects)
 }
 
 func addMissing(fields, more map[string]any) {
@@ -241,6 +114,7 @@ func (f *Fields) Unfold(keys ...string) {
 		if f.Has(key) {
 			f.named = maps.Clone(f.named) // the payload stays as it was sent
 			addMissing(f.named, f.Object(key).named)
+			f.addOdd(slices.DeleteFunc(slices.Collect(maps.Keys(f.named)), func(key string) bool { return !isOdd(key) }))
 		}
 	}
 }
@@ -271,6 +145,9 @@ func (f Fields) Has(keys ...string) bool {
 		if _, ok := f.named[key]; ok {
 			return true
 		}
+		if _, ok := f.odd[plainKey(key)]; ok {
+			return true
+		}
 	}
 	return false
 }
@@ -283,45 +160,58 @@ func (f Fields) Payload() json.RawMessage {
 	return event.AppendValue(make([]byte, 0, f.size+f.size/16), f.sent)
 }
 
-// Drop forgets the fields for which drop returns true; the payload keeps them.
-func (f *Fields) Drop(drop func(value string) bool) {
-	f.named = maps.Clone(f.named)
-	maps.DeleteFunc(f.named, func(_ string, value any) bool {
-		text, ok := value.(string)
-		return ok && drop(text)
-	})
+// Says reports whether a key was sent with anything but null and an empty text, be it a placeholder.
+func (f Fields) Says(key string) bool {
+	value, ok := f.named[key]
+	if !ok {
+		value = f.odd[plainKey(key)]
+	}
+	return value != nil && value != ""
 }
 
-// Value is the field as it was read, by the first of the keys that has one. A key such as
+// Value is the field as it was read, by the first of the keys that has one; placeholders are none. A key such as
 // description.FAXPAGES is that of a field inside another one.
 func (f Fields) Value(keys ...string) any {
 	for _, key := range keys {
-		if value := f.lookup(key); value != nil && value != "" {
+		if value := f.lookup(key); value != nil {
 			return value
 		}
 	}
 	return nil
 }
 
+// lookup is the value of a key, however it is written, or nil.
 func (f Fields) lookup(key string) any {
-	if value, ok := f.named[key]; ok {
+	if value := present(f.named[key]); value != nil {
 		return value
 	}
-	if outer, inner, dotted := strings.Cut(key, "."); dotted && f.named[outer] != nil {
-		return AsFields(f.named[outer]).lookup(inner)
+	if f.odd != nil {
+		if value := present(f.odd[plainKey(key)]); value != nil {
+			return value
+		}
+	}
+	if at := strings.IndexByte(key, '.'); at > 0 {
+		if outer := f.lookup(key[:at]); outer != nil {
+			return AsFields(outer).lookup(key[at+1:])
+		}
 	}
 	return nil
 }
 
 // Text is the field as text, by the first of the keys that is not empty. Objects and lists are no text.
-func (f Fields) Text(keys ...string) string {
+func (f Fields) Text(keys ...string) string { return strings.TrimSpace(f.rawText(keys...)) }
+
+// rawText is Text with the white space around it.
+func (f Fields) rawText(keys ...string) string {
 	for _, key := range keys {
 		switch value := f.lookup(key).(type) {
-		case map[string]any, []any:
-		default:
-			if text := Text(value); text != "" {
-				return text
+		case nil, map[string]any, []any:
+		case string:
+			if strings.TrimSpace(value) != "" {
+				return value
 			}
+		default:
+			return Text(value)
 		}
 	}
 	return ""
@@ -329,7 +219,7 @@ func (f Fields) Text(keys ...string) string {
 
 // Int is the field as a whole number, or nil where there is none.
 func (f Fields) Int(keys ...string) *int64 {
-	text := f.Text(keys...)
+	text := asciiDigits(f.Text(keys...))
 	if text == "" {
 		return nil
 	}
@@ -341,6 +231,39 @@ func (f Fields) Int(keys ...string) *int64 {
 		return &n
 	}
 	return nil
+}
+
+// Seconds is the field as a duration in whole seconds, by the first of the keys that has one, or nil.
+func (f Fields) Seconds(keys ...string) *int64 {
+	for _, key := range keys {
+		if n := ParseSeconds(f.Text(key)); n != nil {
+			return n
+		}
+	}
+	return nil
+}
+
+// Time is the field as a time in UTC, or nil where there is none. Times without an offset are of
+// the settings' zone.
+func (f Fields) Time(settings Settings, keys ...string) *time.Time {
+	for _, key := range keys {
+		if t := ParseTime(f.Text(key), settings.Location); t != nil {
+			return t
+		}
+	}
+	return nil
+}
+
+// Party is the party whose number the keys have, as Choose takes it.
+func (f Fields) Party(settings Settings, keys ...string) event.Party {
+	if len(keys) == 1 {
+		return settings.Party(f.rawText(keys[0]))
+	}
+	raws := make([]string, len(keys))
+	for i, key := range keys {
+		raws[i] = f.rawText(key)
+	}
+	return settings.Choose(raws...)
 }
 
 // Bool is the field as a truth value, or nil where there is none.
