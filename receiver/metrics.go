@@ -9,6 +9,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/provider"
 	"github.com/pbxhook/pbxhook/receiver/server"
 )
 
@@ -45,6 +46,7 @@ func targetDesc(name, help string) *prometheus.Desc {
 var (
 	receivedDesc    = webhookDesc("pbxhook_events_received_total", "Events accepted and kept, since the journal was made.")
 	unparsedDesc    = webhookDesc("pbxhook_events_unparsed_total", "Events that could not be decoded, since the journal was made.")
+	failuresDesc    = prometheus.NewDesc("pbxhook_decoder_failures_total", "How often a decoder failed, since the receiver started: a defect of pbxhook. The event is kept as unparsed.", nil, nil)
 	byNameDesc      = prometheus.NewDesc("pbxhook_events_by_name_total", "Events by the provider's own name (other: a name that pbxhook does not know; unparsed: could not be decoded), since the journal was made.", []string{labelWebhook, labelEvent}, nil)
 	versionDesc     = webhookDesc("pbxhook_events_other_version_total", "Events that came in another version than spec.version, since the journal was made.")
 	repeatedDesc    = webhookDesc("pbxhook_events_repeated_total", "Events that the PBX sent again and that were not kept again, since the journal was made.")
@@ -207,7 +209,7 @@ func (m *metrics) forget(webhook, target string) {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, damagedDesc, urlChecksDesc, guessedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
+		failuresDesc, receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, damagedDesc, urlChecksDesc, guessedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
 		connectionsDesc, maxConnectionsDesc, bodiesDesc, maxBodiesDesc,
 		unsureDesc, pendingDesc, oldestDesc, deliveredDesc, deadDesc, healthyDesc, breakerDesc,
 	} {
@@ -228,6 +230,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 			gauge(d, float64(t.UnixMilli())/1000, labels...)
 		}
 	}
+	counter(failuresDesc, provider.Failures())
 	open, mostOpen := m.receiver.limits.Connections()
 	gauge(connectionsDesc, float64(open))
 	gauge(maxConnectionsDesc, float64(mostOpen))

@@ -88,6 +88,8 @@ type Event struct {
 	// OtherVersion is the version in which the request came, where it is not the one that the webhook
 	// was told to expect (Simotel).
 	OtherVersion string `json:"-"`
+	// Defect is the line at which the decoder failed, which is a defect of pbxhook; empty otherwise.
+	Defect string `json:"-"`
 	// NeedsAnswer says why the request is no event but a question that the PBX waits on, such as
 	// where to route a call. It is empty for events.
 	NeedsAnswer string `json:"-"`

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/provider/wire"
 	"github.com/pbxhook/pbxhook/receiver/server"
 )
 
@@ -33,7 +34,21 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *answer) {
 		rejected := reject(http.StatusBadRequest, "the body ended early or came too slowly").with("Connection", "close")
 		return nil, &rejected
 	}
-	return body, nil
+	return decompress(r.Header, body)
+}
+
+// decompress returns a body without its Content-Encoding, which is not stored: what the journal, filters and targets get is
+// what the PBX compressed.
+func decompress(header http.Header, body []byte) ([]byte, *answer) {
+	plain, err := wire.Decompress(header, body, event.MaxBody)
+	switch {
+	case errors.Is(err, wire.ErrTooLarge):
+		return nil, bodyTooLarge()
+	case err != nil:
+		rejected := reject(http.StatusUnsupportedMediaType, "%v", err).with("Accept-Encoding", "gzip, deflate")
+		return nil, &rejected
+	}
+	return plain, nil
 }
 
 func bodyTooLarge() *answer {

@@ -209,7 +209,7 @@ func (h *Handler) find(path string) (webhook *Webhook, rest []string) {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, webhook *Webhook, rest []string, span *tracing.Span) answer {
 	received := time.Now().UTC()
 	credentials := webhook.Credentials
-	at := credentials.locate(rest, r.URL.RawQuery)
+	at := credentials.locate(rest, wire.RepairQuery(r.URL.RawQuery))
 
 	if r.Method == http.MethodHead || at.isBare(r) && !hasBody(r) {
 		return answer{code: http.StatusOK, body: []byte("{}"), urlCheck: true}
@@ -285,7 +285,9 @@ func (h *Handler) keep(r *http.Request, webhook *Webhook, request *event.Request
 		}
 		return reject(http.StatusServiceUnavailable, "%s: the event was not kept, send it again", reason).with("Retry-After", server.RetryAfter)
 	}
-	if receipt.Type == event.Unparsed && !receipt.Repeat {
+	if e.Defect != "" {
+		h.log.Error("the decoder failed, event kept as unparsed: please report this", "webhook", webhook.ID(), "id", receipt.ID, "at", e.Defect)
+	} else if receipt.Type == event.Unparsed && !receipt.Repeat {
 		h.log.Warn("event could not be decoded, kept as unparsed", "webhook", webhook.ID(), "id", receipt.ID)
 	}
 	return accept(receipt, e.Reason)

@@ -54,11 +54,11 @@ func (c *Credentials) removeToken(request *event.Request) {
 	if err != nil || len(fields.Named(c.TokenName)) == 0 {
 		return // what cannot be read has no fields
 	}
-	if body, ok := c.cutFromForm(request); ok {
+	if body, ok := c.cutFromForm(request); ok && !c.isNamedIn(request.Header, body) {
 		request.Body = body
 		return
 	}
-	if body, err := c.cutFromJSON(request.Body); err == nil {
+	if body, err := c.cutFromJSON(request.Body); err == nil && !c.isNamedIn(request.Header, body) {
 		request.Body = body
 		return
 	}
@@ -69,6 +69,12 @@ func (c *Credentials) removeToken(request *event.Request) {
 	}
 	request.Body = fields.Payload()
 	request.Header.Set("Content-Type", "application/json")
+}
+
+// isNamedIn reports whether a body has something under the token's name, or cannot be read any more.
+func (c *Credentials) isNamedIn(header http.Header, body []byte) bool {
+	fields, err := wire.Read(&event.Request{Header: header, Body: body}, wire.Settings{})
+	return err != nil || len(fields.Named(c.TokenName)) > 0
 }
 
 // cutFromForm takes the token out of a form, plain or multipart; ok is false for what is none.

@@ -53,9 +53,9 @@ func Decode(p v1alpha1.Provider, r *event.Request, s wire.Settings) event.Event 
 func decode(d Decoder, p v1alpha1.Provider, r *event.Request, s wire.Settings) (e event.Event) {
 	defer func() {
 		if failure := recover(); failure != nil {
-			panics.Add(1)
-			e = event.Event{Provider: p, ReceivedAt: r.ReceivedAt, Type: event.Unparsed, Request: rawRequest(r)}
-			e.Reason = fmt.Sprintf("the decoder failed, which is a defect of pbxhook: %.200s (%s)", fmt.Sprint(failure), where(debug.Stack()))
+			failures.Add(1)
+			e = event.Event{Provider: p, ReceivedAt: r.ReceivedAt, Type: event.Unparsed, Request: rawRequest(r), Defect: where(debug.Stack())}
+			e.Reason = fmt.Sprintf("the decoder failed at %s, which is a defect of pbxhook: %.200s", e.Defect, fmt.Sprint(failure))
 		}
 	}()
 	e = d.Decode(r, s)
@@ -83,10 +83,10 @@ func rawRequest(r *event.Request) *event.RawRequest {
 	return raw
 }
 
-var panics atomic.Int64
+var failures atomic.Int64
 
-// Panics returns how often a decoder failed since the process started.
-func Panics() int64 { return panics.Load() }
+// Failures returns how often a decoder failed since the process started.
+func Failures() int64 { return failures.Load() }
 
 // where is the line of ours at which a decoder failed, out of a stack.
 func where(stack []byte) string {

@@ -108,6 +108,9 @@ func isHex(c byte) bool {
 // RepairQuery is a query whose parameters were appended to an address that had a query of its own with another question
 // mark, such as api_key=x?event_name=Cdr, with an ampersand in its place.
 func RepairQuery(query string) string {
+	if strings.IndexByte(query, '?') < 0 {
+		return query
+	}
 	query = strings.TrimLeft(query, "?&")
 	for at := 0; at < len(query); at++ {
 		if query[at] != '?' {
