@@ -20,8 +20,8 @@ func TestReceiversAreJoined(t *testing.T) {
 		Targets: []v1alpha1.TargetStatus{{Name: "crm", Healthy: true, Pending: 3, Delivered: 4, LastDeliveryTime: early, OldestPendingTime: late}},
 	}}}, "h", "one")
 	a.take(&statusz.Report{ConfigHash: "old", Webhooks: []statusz.Webhook{{
-		JournalProblem: "NATS is not reached",
-		Events:         v1alpha1.EventsStatus{Received: 9, Rejected: 2, Pending: 1, LastReceivedTime: early, LastRejectedTime: early, LastRejectedReason: "405"},
+		JournalProblem: "NATS is not reached", JournalDamage: "event 7: its checksum does not match",
+		Events: v1alpha1.EventsStatus{Received: 9, Rejected: 2, Pending: 1, LastReceivedTime: early, LastRejectedTime: early, LastRejectedReason: "405"},
 		Targets: []v1alpha1.TargetStatus{
 			{Name: "crm", Pending: 1, Delivered: 2, DeadLettered: 1, LastDeliveryTime: late, OldestPendingTime: early, LastError: "503 from the target"},
 			{Name: "lab", Healthy: true, Delivered: 7},
@@ -31,6 +31,7 @@ func TestReceiversAreJoined(t *testing.T) {
 	require.Equal(t, map[string]bool{"two": true}, a.behind)
 	require.Equal(t, v1alpha1.EventsStatus{Received: 10, Rejected: 2, Pending: 4, LastReceivedTime: late, LastRejectedTime: late, LastRejectedReason: "401"}, a.report.Events)
 	require.Equal(t, "NATS is not reached", a.report.JournalProblem)
+	require.Equal(t, "event 7: its checksum does not match", a.report.JournalDamage)
 	require.Equal(t, []v1alpha1.TargetStatus{
 		{Name: "crm", Pending: 4, Delivered: 6, DeadLettered: 1, LastDeliveryTime: late, OldestPendingTime: early, LastError: "503 from the target"},
 		{Name: "lab", Healthy: true, Delivered: 7},
@@ -42,4 +43,17 @@ func TestMergeCounts(t *testing.T) {
 	all := []v1alpha1.EventCount{{Name: "Cdr", Count: 3}, {Name: "NewState"}}
 	one := []v1alpha1.EventCount{{Name: "Cdr", Count: 2}, {Name: "NewState", Count: 1}, {Name: "Survey", Count: 4}}
 	require.Equal(t, []v1alpha1.EventCount{{Name: "Cdr", Count: 3}, {Name: "NewState", Count: 1}, {Name: "Survey", Count: 4}}, mergeCounts(all, one))
+}
+
+// TestJournalDamage is in the condition, and does not make the webhook unready.
+func TestJournalDamage(t *testing.T) {
+	webhook := &v1alpha1.PBXWebhook{}
+	c := &conditions{webhook: webhook}
+	c.journalNow(&statusz.Webhook{JournalDamage: "event 7: its checksum does not match"})
+	durable := c.get(v1alpha1.ConditionJournalDurable)
+	require.Equal(t, metav1.ConditionFalse, durable.Status)
+	require.Equal(t, v1alpha1.ReasonJournalDamaged, durable.Reason)
+	require.Contains(t, durable.Message, "event 7: its checksum does not match")
+	c.journalNow(&statusz.Webhook{JournalDamage: "event 7: its checksum does not match", JournalProblem: "full"})
+	require.Equal(t, v1alpha1.ReasonJournalUnavailable, c.get(v1alpha1.ConditionJournalDurable).Reason)
 }

@@ -80,7 +80,7 @@ func open(ctx context.Context, p *plan, options Options, m *metrics, log *slog.L
 	if p.nats != nil {
 		return w, w.openShared(*p.nats)
 	}
-	limits := journal.Options{Wait: options.LockWait}
+	limits := journal.Options{Wait: options.LockWait, Log: w.log}
 	if e := manifest.Spec.Journal.Embedded; e != nil {
 		limits.Retention = duration(e.Retention, 72*time.Hour)
 		if e.MaxBytes != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 func journalCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "journal", Short: "Look at a journal's file, and copy what is readable of a damaged one"}
+	cmd := &cobra.Command{Use: "journal", Short: "Look at a journal's files, and copy what is readable of damaged ones"}
 	cmd.AddCommand(journalCheck(), journalRepair())
 	return cmd
 }
@@ -18,7 +18,7 @@ func journalCommand() *cobra.Command {
 func journalCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
-		Short: "Say whether a journal is whole; no receiver may have it open",
+		Short: "Say whether a journal, journal.db and the journal.wal beside it, is whole; no receiver may have it open",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, err := journal.Check(args[0])
@@ -26,8 +26,11 @@ func journalCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(report.Damage) > 0 {
-				return fmt.Errorf("the journal is damaged: pbxhook journal repair %s makes a copy of what is readable", args[0])
+			switch {
+			case len(report.Damage) > 0:
+				return fmt.Errorf("the journal is damaged, and no receiver starts with it: pbxhook journal repair %s makes a copy of what is readable", args[0])
+			case len(report.Reported) > 0:
+				return errors.New("the journal is damaged: a receiver starts with it, reports that, and makes dead letters of events that cannot be read")
 			}
 			cmd.Println("the journal is whole")
 			return nil
@@ -39,7 +42,7 @@ func journalRepair() *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
 		Use:   "repair FILE",
-		Short: "Copy what is readable, and say what is missing; the file stays as it is",
+		Short: "Copy what is readable of journal.db and journal.wal, and say what is missing; the files stay as they are",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if to == "" {
@@ -56,7 +59,7 @@ func journalRepair() *cobra.Command {
 			if report.LostTargets {
 				cmd.Println("missing: how far a target was. It begins with new events: hand it the older ones with pbxhook replay --from")
 			}
-			cmd.Printf("copied to %s: put it in the place of %s while no receiver runs\n", to, args[0])
+			cmd.Printf("copied to %s: while no receiver runs, put it in the place of %s and remove %s\n", to, args[0], journal.LogFile(args[0]))
 			if len(report.Lost) > 0 || report.LostTargets {
 				return errors.New("not everything could be read")
 			}
@@ -68,8 +71,8 @@ func journalRepair() *cobra.Command {
 }
 
 func describeJournal(cmd *cobra.Command, report *journal.Report) {
-	cmd.Printf("%d events, %d targets, %d dead letters\n", report.Events+report.Ahead, len(report.Targets), report.DeadLetters)
-	for _, damage := range report.Damage {
+	cmd.Printf("%d events, %d targets, %d dead letters\n", report.Events+report.InLog, len(report.Targets), report.DeadLetters)
+	for _, damage := range append(report.Damage, report.Reported...) {
 		cmd.Printf("damaged: %s\n", damage)
 	}
 }

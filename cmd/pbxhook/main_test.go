@@ -23,6 +23,7 @@ import (
 
 	"github.com/pbxhook/pbxhook/cmd/pbxhook/check"
 	"github.com/pbxhook/pbxhook/receiver/expression"
+	"github.com/pbxhook/pbxhook/receiver/journal"
 	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/testenv"
 )
@@ -437,8 +438,8 @@ func TestDeadLettersAndReplay(t *testing.T) {
 	require.ErrorContains(t, err, "no webhook has this path")
 }
 
-// TestJournal: a damaged journal is not built upon; a copy of what is readable is, and what is missing is
-// said.
+// TestJournal: a journal whose structure is damaged is not built upon, and one with a damaged record is, which is said; a
+// copy of what is readable can be made, and what is missing is said.
 func TestJournal(t *testing.T) {
 	folder := t.TempDir()
 	manifest := filepath.Join(folder, "w.yaml")
@@ -461,15 +462,30 @@ func TestJournal(t *testing.T) {
 	text = recording.ReplaceAll(text, []byte(".3.mp4"))
 	require.NoError(t, os.WriteFile(file, text, 0o600))
 	out, err = run(t, "", "journal", "check", file)
-	require.ErrorContains(t, err, "pbxhook journal repair")
+	require.ErrorContains(t, err, "a receiver starts with it")
 	require.Contains(t, out, "its checksum does not match")
-	_, err = run(t, "", "run", "-f", manifest, "--data-dir", data, "--listen", loopback.Free(t), "--admin", "", "--metrics", "")
-	require.ErrorContains(t, err, "is damaged")
-	require.ErrorContains(t, err, "pbxhook journal repair")
-	out, err = run(t, "", "journal", "repair", file)
+	out, err = run(t, "", "journal", "repair", file, "--to", filepath.Join(folder, "copy.db"))
 	require.ErrorContains(t, err, "not everything could be read")
 	require.Regexp(t, `missing: events \d+ to \d+`, out)
+
+	p = start(t, manifest, data)
+	require.NoError(t, p.Process.Kill())
+	_ = p.Wait() // killed
+	log, err := os.ReadFile(journal.LogFile(file))
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(journal.LogFile(file)))
+	out, err = run(t, "", "journal", "check", file)
+	require.ErrorContains(t, err, "pbxhook journal repair")
+	require.Contains(t, out, "journal.wal")
+	_, err = run(t, "", "run", "-f", manifest, "--data-dir", data, "--listen", loopback.Free(t), "--admin", "", "--metrics", "")
+	require.ErrorContains(t, err, "is damaged")
+	require.ErrorContains(t, err, "journal.wal")
+	require.NoError(t, os.WriteFile(journal.LogFile(file), log, 0o600))
+	out, err = run(t, "", "journal", "repair", file)
+	require.NoError(t, err)
+	require.Contains(t, out, "remove "+journal.LogFile(file))
 	require.NoError(t, os.Rename(file+".repaired", file))
+	require.NoError(t, os.Remove(journal.LogFile(file)))
 	out, err = run(t, "", "journal", "check", file)
 	require.NoError(t, err, out)
 	require.Contains(t, out, "14 events")

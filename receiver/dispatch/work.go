@@ -308,6 +308,7 @@ type job struct {
 // once makes one attempt. An event that is too old is given up without one; what is replayed is as old
 // as the wish.
 func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
+	var damaged *journal.DamagedError
 	record, err := w.record(j.seq, j.replay != "")
 	record.Replay = j.replay
 	since := record.Request.ReceivedAt
@@ -317,6 +318,8 @@ func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
 		return journal.Record{Seq: j.seq, Replay: j.replay}, Outcome{Result: Unwanted, gone: true}
+	case errors.As(err, &damaged) && damaged.Seq == j.seq: // it will not be read another time either
+		return journal.Record{Seq: j.seq, Replay: j.replay}, Outcome{Result: Refused, Reason: damaged.Error()}
 	case err != nil:
 		return journal.Record{Seq: j.seq}, Outcome{Result: Retry, Reason: err.Error()}
 	case time.Since(since) >= j.maxAge:

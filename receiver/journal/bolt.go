@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +17,8 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"github.com/pbxhook/pbxhook/receiver/journal/wal"
 )
 
 // Limits that DESIGN fixes.
@@ -38,7 +41,7 @@ const (
 	bucketLog       = "log"
 	bucketMeta      = "meta"
 	keyCounters     = "counters"
-	formatVersion   = 1
+	formatVersion   = 2
 	fileMode        = 0o600
 	directoryMode   = 0o700
 	defaultMaxBytes = 1 << 30
@@ -52,44 +55,58 @@ type Options struct {
 	Wait time.Duration
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+	// Log gets what is found damaged, and what went wrong on the disk; nil: nobody does.
+	Log *slog.Logger
 }
 
-// Bolt is the embedded journal: a bbolt file that one process has open, told by the file's lock, and a log ahead of it.
-// One goroutine commits: it takes all events that wait, writes them into the log ahead, and answers them when that is
-// on the disk (fdatasync). A lone one does not wait for company. They go on into the file with the next transaction,
-// which all else needs: progress, dead letters, and room for more. No event waits for that: it runs beside the log ahead.
+// Bolt is the embedded journal: a bbolt file that one process has open, told by the file's lock, and a write-ahead log.
+// One goroutine commits: it takes all events that wait, writes them into the log, and answers them when that is on the
+// disk (fdatasync). A lone one does not wait for company. A checkpoint brings them into the file with the next
+// transaction, which all else needs: progress, dead letters, and room for more. No event waits for that: it runs beside
+// the log. What is in which file, and what is done when they do not fit, says logNote.
 type Bolt struct {
 	file    string
-	db      *bbolt.DB
 	options Options
+	log     *slog.Logger
 	ops     chan *operation
 	stop    chan struct{}
 	senders sync.WaitGroup // operations on their way into ops
-	done    sync.WaitGroup // the committing goroutine, and a transaction beside it
+	done    sync.WaitGroup // the committing goroutine, and a checkpoint beside it
 	recent  recent
 	latest  latest
 
-	// Of the committing goroutine alone, or of the transaction that it has under way.
-	repeats  repeats
-	cursors  map[string]Cursor
-	ahead    *ahead       // nil where it cannot be used
-	pending  []aheadEvent // that are in the log ahead, and that no transaction has taken yet
-	size     int          // of these, in bytes
-	waiting  []*operation // that need a transaction
-	settling *settling    // the transaction under way beside it, or nil
+	opening sync.RWMutex // held by readers, and for writing while the file is opened again
+	db      *bbolt.DB
+	dbFile  *os.File // that db has
 
-	mu       sync.Mutex
-	counters counters
-	settled  uint64 // the last event that is in the file
-	removed  []Removed
-	problem  error // why no event can be kept now
-	appended chan struct{}
-	closed   bool
+	// Of the committing goroutine alone, or of the transaction that it has under way.
+	repeats       repeats
+	cursors       map[string]Cursor
+	wal           *wal.Log     // nil where it cannot be used
+	pending       []logEvent   // that are in the log, and that no transaction has taken yet
+	size          int          // of these, in bytes
+	waiting       []*operation // that need a transaction
+	checkpointing *checkpoint  // the transaction under way beside the log, or nil
+	undo          *undo        // what is to be undone before the next transaction, or nil
+	failed        bool         // the last transaction did
+	logFailed     bool         // the last write of the log did
+	syncFault     func() error // of tests: what a sync of journal.db comes to
+
+	mu           sync.Mutex
+	counters     counters
+	checkpointed uint64 // the last event that is in the file
+	removed      []Removed
+	damage       []string // found since it was opened, the latest
+	badEvents    Ranges   // found when they were read
+	problem      error    // why no event can be kept now
+	appended     chan struct{}
+	closed       bool
 }
 
 // counters live in the journal itself and change with it.
 type counters struct {
 	Format int `json:"format"`
+	logNote
 	arrivals
 	rejections
 	Events   int64 `json:"events"`
@@ -113,12 +130,14 @@ type arrivals struct {
 	ByName           nameCounts `json:"byName"`
 }
 
-// rejections are requests that became no event: rejected ones, and URL checks. They are counted at any time.
+// rejections are requests that became no event, rejected ones and URL checks, and places of damage that did not keep the
+// journal from being opened. They are counted at any time.
 type rejections struct {
 	Rejected     int64     `json:"rejected"`
 	LastRejected Rejection `json:"lastRejected,omitzero"`
 	URLChecks    int64     `json:"urlChecks,omitempty"`
 	LastURLCheck time.Time `json:"lastURLCheck,omitzero"`
+	Damaged      int64     `json:"damaged,omitempty"`
 }
 
 // after is what counts after a transaction that found before and left left, while more may have come. Such a
@@ -134,7 +153,7 @@ func (c *counters) after(before, left *counters) counters {
 	return now
 }
 
-// operation is something that waits for a transaction or, where it adds an event, for the log ahead. apply may fail
+// operation is something that waits for a transaction or, where it adds an event, for the write-ahead log. apply may fail
 // alone by setting err; an error that it returns fails the whole transaction.
 type operation struct {
 	apply func(t *transaction) error
@@ -167,91 +186,118 @@ func Open(ctx context.Context, file string, options Options) (*Bolt, error) {
 	if err := os.MkdirAll(filepath.Dir(file), directoryMode); err != nil {
 		return nil, fmt.Errorf("make the journal's folder: %w", err)
 	}
-	if err := examine(ctx, file, options.Wait); err != nil { // before bbolt, which trusts its pages
-		return nil, err
-	}
-	db, err := lock(ctx, file, options.Wait)
-	if err != nil {
-		return nil, err
+	if options.Log == nil {
+		options.Log = slog.New(slog.DiscardHandler)
 	}
 	b := &Bolt{
-		file: file, db: db, options: options,
+		file: file, options: options, log: options.Log,
 		ops: make(chan *operation, maxBatch), stop: make(chan struct{}),
 		cursors: map[string]Cursor{}, appended: make(chan struct{}),
 	}
-	if err := b.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	if err := b.recover(); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := b.open(ctx); err != nil {
+		return nil, err
 	}
 	b.latest.total = b.counters.Logged
 	b.done.Go(b.commit)
 	return b, nil
 }
 
-// lock opens the file, and waits while another process has it.
-func lock(ctx context.Context, file string, wait time.Duration) (db *bbolt.DB, err error) {
-	defer func() {
-		if r := recover(); r != nil { // bbolt panics on some damaged files
-			err = &DamagedError{File: file, Err: fmt.Errorf("%v", r)}
+// open examines the files, opens them, and brings what only the log has into journal.db. Where another process had the
+// file in between it begins again.
+func (b *Bolt) open(ctx context.Context) error {
+	for {
+		seen, err := examine(ctx, b.file, b.options.Wait) // before bbolt, which trusts its pages
+		if err != nil {
+			return err
 		}
-	}()
+		if b.db, b.dbFile, err = lock(ctx, b.file, b.options.Wait); err != nil {
+			return err
+		}
+		read, err := b.load()
+		if err == nil && seen.transaction != 0 && b.lastTransaction() != seen.transaction {
+			if err := b.db.Close(); err != nil {
+				return fmt.Errorf("close the journal %s to examine it again: %w", b.file, err)
+			}
+			continue
+		}
+		if b.counters = read; err == nil {
+			err = b.recover(seen.contents)
+		}
+		if err != nil {
+			return errors.Join(err, b.db.Close())
+		}
+		return nil
+	}
+}
+
+// lastTransaction is the number of the last one that changed the file.
+func (b *Bolt) lastTransaction() (number uint64) {
+	_ = b.db.View(func(tx *bbolt.Tx) error { // which was opened just now
+		number = uint64(tx.ID())
+		return nil
+	})
+	return number
+}
+
+// lock opens the file, and waits while another process has it.
+func lock(ctx context.Context, file string, wait time.Duration) (db *bbolt.DB, opened *os.File, err error) {
 	for start := time.Now(); ; {
-		// the list of free pages is made here, and not written with every transaction: it may be long
-		db, err = bbolt.Open(file, fileMode, &bbolt.Options{Timeout: lockPoll, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true})
+		db, opened, err = openDB(file)
 		switch {
 		case err == nil:
-			return db, nil
+			return db, opened, nil
 		case !errors.Is(err, bolterrors.ErrTimeout):
-			return nil, fmt.Errorf("open the journal %s: %w", file, err)
+			return nil, nil, fmt.Errorf("open the journal %s: %w", file, err)
 		case wait >= 0 && time.Since(start) >= wait:
-			return nil, lockedError(file, wait)
+			return nil, nil, lockedError(file, wait)
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("open the journal %s, which another process has open: %w", file, ctx.Err())
+			return nil, nil, fmt.Errorf("open the journal %s, which another process has open: %w", file, ctx.Err())
 		}
 	}
 }
 
-// load reads what the committing goroutine needs to know. That the file is whole was seen before.
-func (b *Bolt) load() (err error) {
+// load reads the counters, and what else the committing goroutine needs to know.
+func (b *Bolt) load() (read counters, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = &DamagedError{File: b.file, Err: fmt.Errorf("%v", r)}
 		}
 	}()
-	return b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []string{bucketEvents, bucketCursors, bucketDead, bucketRepeats, bucketLog, bucketMeta} {
-			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
-				return fmt.Errorf("make the journal's %s: %w", name, err)
+	b.cursors, b.repeats = map[string]Cursor{}, repeats{byKey: map[RepeatKey]repeat{}}
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		if first, _ := tx.Cursor().First(); first == nil {
+			return nil // a new one
+		}
+		var data []byte
+		if meta := tx.Bucket([]byte(bucketMeta)); meta != nil {
+			data = meta.Get([]byte(keyCounters))
+		}
+		if err := unseal([]byte(keyCounters), data, &read); err != nil {
+			return &DamagedError{File: b.file, Err: fmt.Errorf("read its counters: %w", err)}
+		}
+		if read.Format > formatVersion {
+			return fmt.Errorf("the journal %s was written by a later version of pbxhook (format %d, known is %d): run that version", b.file, read.Format, formatVersion)
+		}
+		if repeats := tx.Bucket([]byte(bucketRepeats)); repeats != nil {
+			if err := b.repeats.load(repeats); err != nil {
+				return err
 			}
 		}
-		if data := tx.Bucket([]byte(bucketMeta)).Get([]byte(keyCounters)); data != nil {
-			if err := unseal([]byte(keyCounters), data, &b.counters); err != nil {
-				return &DamagedError{File: b.file, Err: fmt.Errorf("read its counters: %w", err)}
-			}
-		} else if err := os.Remove(b.file + aheadSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove the log ahead of another journal: %w", err) // one that was deleted
+		cursors := tx.Bucket([]byte(bucketCursors))
+		if cursors == nil {
+			return nil
 		}
-		if b.counters.Format > formatVersion {
-			return fmt.Errorf("the journal %s was written by a later version of pbxhook (format %d, known is %d): run that version", b.file, b.counters.Format, formatVersion)
-		}
-		b.counters.Format = formatVersion
-		if err := putCounters(tx, &b.counters); err != nil {
-			return err
-		}
-		if err := tx.Bucket([]byte(bucketCursors)).ForEach(func(name, data []byte) error {
+		return cursors.ForEach(func(name, data []byte) error {
 			var c Cursor
 			if err := unseal(name, data, &c); err != nil {
 				return &DamagedError{File: b.file, Err: fmt.Errorf("read the cursor of target %s: %w", name, err)}
 			}
 			b.cursors[string(name)] = c
 			return nil
-		}); err != nil {
-			return err
-		}
-		return b.repeats.load(tx.Bucket([]byte(bucketRepeats)))
+		})
 	})
+	read.Format = formatVersion
+	return read, err
 }
 
 func putCounters(tx *bbolt.Tx, c *counters) error {
@@ -266,28 +312,27 @@ func putCounters(tx *bbolt.Tx, c *counters) error {
 func (b *Bolt) commit() {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	settle := time.NewTimer(settleAfter)
-	defer settle.Stop()
-	for timed := true; ; {
+	timer := time.NewTimer(checkpointAfter)
+	defer timer.Stop()
+	for timed, due := true, false; ; {
 		select {
 		case op := <-b.ops:
 			b.write(b.gather(op))
-			b.settleBeside(false)
-		case <-b.settling.ended():
+		case <-b.checkpointing.ended():
 			b.await()
-			b.settleBeside(false)
-		case <-settle.C:
-			timed = false
-			b.settleBeside(true)
+		case <-timer.C:
+			timed, due = false, true
 		case <-tick.C:
 			b.write([]*operation{housekeep()})
+			b.retryLog()
 		case <-b.stop:
 			b.writeRest()
 			return
 		}
-		if !timed && len(b.pending) > 0 {
+		due = b.checkpointBeside(due)
+		if !timed && (len(b.pending) > 0 || b.failed) {
 			timed = true
-			settle.Reset(settleAfter)
+			timer.Reset(checkpointAfter)
 		}
 	}
 }
@@ -299,7 +344,7 @@ func (b *Bolt) writeRest() {
 		case op := <-b.ops:
 			b.write(b.gather(op))
 		default:
-			b.transact()
+			b.checkpoint()
 			return
 		}
 	}
@@ -324,13 +369,13 @@ func (b *Bolt) gather(first *operation) []*operation {
 	return batch
 }
 
-// write keeps the events of a batch, and answers them: by the log ahead, as long as nothing speaks against it. All else
-// waits for a transaction.
+// write keeps the events of a batch, and answers them: by the write-ahead log, as long as nothing speaks against it. All
+// else waits for a transaction.
 func (b *Bolt) write(batch []*operation) {
-	rest, ok := b.writeAhead(batch)
+	rest, ok := b.writeLog(batch)
 	b.waiting = append(b.waiting, rest...)
 	if !ok || slices.ContainsFunc(rest, func(op *operation) bool { return op.alone }) {
-		b.transact()
+		b.checkpoint()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -88,12 +89,12 @@ func (b *Bolt) Entries(after uint64, limit int) ([]Entry, error) {
 		if entries, ok := b.recent.entries(after, limit); ok {
 			return entries, nil
 		}
-		settled, last := b.position()
+		checkpointed, last := b.position()
 		stored, err := scan(b, after, limit, func(seq uint64, data []byte) Entry { return Entry{Seq: seq, Lane: laneOf(data)} })
-		if err != nil || len(stored) == limit || settled == last {
+		if err != nil || len(stored) == limit || checkpointed == last {
 			return stored, err
 		}
-		after := max(after, settled)
+		after := max(after, checkpointed)
 		if len(stored) > 0 {
 			after = max(after, stored[len(stored)-1].Seq)
 		}
@@ -104,23 +105,23 @@ func (b *Bolt) Entries(after uint64, limit int) ([]Entry, error) {
 }
 
 // position is the last event that is in the file, and the last one.
-func (b *Bolt) position() (settled, last uint64) {
+func (b *Bolt) position() (checkpointed, last uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.settled, b.counters.LastSeq
+	return b.checkpointed, b.counters.LastSeq
 }
 
-// settle brings what is in the log ahead into the file, for those who read that. Where it cannot be written they read
-// what is there.
-func (b *Bolt) settle() {
-	if settled, last := b.position(); settled < last {
+// checkpointNow brings what is in the write-ahead log into the file, for those who read that. Where it cannot be written
+// they read what is there.
+func (b *Bolt) checkpointNow() {
+	if checkpointed, last := b.position(); checkpointed < last {
 		_ = b.do(context.Background(), func(*transaction) error { return nil })
 	}
 }
 
 // Heads implements Journal.
 func (b *Bolt) Heads(after uint64, limit int) ([]Head, error) {
-	b.settle()
+	b.checkpointNow()
 	return scan(b, after, limit, headOf)
 }
 
@@ -130,8 +131,9 @@ func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []
 	err := b.view(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
 		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(all) < limit; key, data = cursor.Next() {
-			if !intact(seqOf(key), data) {
-				return &DamagedError{File: b.file, Seq: seqOf(key), Err: errChecksum}
+			if !intact(seqOf(key), data) { // its lane and the rest may be wrong; Get says so
+				b.foundDamaged(seqOf(key))
+				data = nil
 			}
 			all = append(all, read(seqOf(key), data))
 		}
@@ -142,7 +144,7 @@ func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []
 
 // Back implements Journal.
 func (b *Bolt) Back(before uint64, look func(s Stored) (more bool)) error {
-	b.settle()
+	b.checkpointNow()
 	return b.view(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
 		key, data := cursor.Last()
@@ -155,7 +157,8 @@ func (b *Bolt) Back(before uint64, look func(s Stored) (more bool)) error {
 		}
 		for more := true; key != nil && more; key, data = cursor.Prev() {
 			if !intact(seqOf(key), data) {
-				return &DamagedError{File: b.file, Seq: seqOf(key), Err: errChecksum}
+				b.foundDamaged(seqOf(key))
+				continue
 			}
 			more = look(Stored{Head: headOf(seqOf(key), data), Data: data})
 		}
@@ -176,6 +179,7 @@ func (b *Bolt) Get(seq uint64) (Record, error) {
 		}
 		var err error
 		if record, err = decode(seq, data); err != nil {
+			b.foundDamaged(seq)
 			return &DamagedError{File: b.file, Seq: seq, Err: err}
 		}
 		return nil
@@ -237,8 +241,8 @@ func (b *Bolt) DeadLetters(target string, after uint64, limit int) ([]DeadLetter
 		cursor := bucket.Cursor()
 		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(letters) < limit; key, data = cursor.Next() {
 			d, err := decodeLetter(target, seqOf(key), data)
-			if err != nil {
-				return &DamagedError{File: b.file, Seq: seqOf(key), Err: fmt.Errorf("read a dead letter: %w", err)}
+			if err != nil { // reported by the examination
+				continue
 			}
 			letters = append(letters, d)
 		}
@@ -250,6 +254,15 @@ func (b *Bolt) DeadLetters(target string, after uint64, limit int) ([]DeadLetter
 // DropDeadLetters implements Journal.
 func (b *Bolt) DropDeadLetters(target string, seqs []uint64) error {
 	return b.do(context.Background(), func(t *transaction) error { return t.unbury(target, seqs) })
+}
+
+// foundDamaged reports an event whose record is not as it was written, once.
+func (b *Bolt) foundDamaged(seq uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.badEvents.Add(seq) {
+		b.reportDamage(&b.counters, fmt.Sprintf("event %d: %v", seq, errChecksum))
+	}
 }
 
 // State implements Journal.
@@ -264,7 +277,7 @@ func (b *Bolt) State() State {
 		Removed: b.removed, Dropped: c.Dropped,
 		OtherVersion: c.OtherVersion, LastOtherVersion: c.LastOtherVersion,
 		LastReceived: c.LastReceived, LastSeq: c.LastSeq, Events: c.Events, Bytes: c.Bytes, MaxBytes: b.options.MaxBytes,
-		DeadLetters: c.Dead, Logged: c.Logged,
+		DeadLetters: c.Dead, Logged: c.Logged, Damaged: c.Damaged, Damage: strings.Join(b.damage, "; "),
 	}
 }
 
@@ -287,10 +300,10 @@ func (b *Bolt) Close() error {
 	b.senders.Wait()
 	close(b.stop)
 	b.done.Wait()
-	b.saveRejections()
+	b.endInOrder()
 	var err error
-	if b.ahead != nil {
-		err = b.ahead.close(len(b.pending) == 0)
+	if b.wal != nil {
+		err = b.wal.Close()
 	}
 	if err = errors.Join(err, b.db.Close()); err != nil {
 		return fmt.Errorf("close the journal %s: %w", b.file, err)
@@ -298,23 +311,28 @@ func (b *Bolt) Close() error {
 	return nil
 }
 
-// saveRejections writes the counts that otherwise wait for the next transaction. It does what it can: a disk that is
-// full, or a damaged file, must not keep the journal from being closed.
-func (b *Bolt) saveRejections() {
-	var stored counters
-	read := func(tx *bbolt.Tx) error {
-		return unseal([]byte(keyCounters), tx.Bucket([]byte(bucketMeta)).Get([]byte(keyCounters)), &stored)
-	}
-	now := b.snapshot().rejections
-	if err := b.view(read); err != nil || stored.Rejected == now.Rejected && stored.URLChecks == now.URLChecks {
+// endInOrder notes that all is in the file, which the next start need not examine then. It has bbolt write the list of
+// free pages, too, so that the next start need not look for them. Where that fails, the next start does as after a kill.
+func (b *Bolt) endInOrder() {
+	if b.failed || b.undo != nil || len(b.pending) > 0 {
+		b.log.Warn("the journal could not be written at the end: the next start takes up what is in its log", "file", b.file)
 		return
 	}
-	stored.rejections = now
-	defer func() { _ = recover() }() // bbolt panics where a page is not what it should be
-	if err := b.db.Update(func(tx *bbolt.Tx) error { return putCounters(tx, &stored) }); err != nil {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.problem = fmt.Errorf("write the journal %s: %w", b.file, err)
+	defer func() {
+		if r := recover(); r != nil { // bbolt panics where a page is not what it should be
+			b.log.Warn("the journal could not be written at the end: the next start examines it", "file", b.file, "error", r)
+		}
+	}()
+	next := b.snapshot()
+	next.Clean, next.InUse, next.Answered = true, false, next.LastSeq
+	if b.wal != nil {
+		next.Cycle = max(next.Cycle, b.wal.Cycle())
+	}
+	b.db.NoFreelistSync = false
+	err := b.transact(func(tx *bbolt.Tx) error { return putCounters(tx, &next) })
+	if err != nil {
+		err = errors.Join(err, b.restore())
+		b.log.Warn("the journal could not be written at the end: the next start examines it", "file", b.file, "error", err)
 	}
 }
 
@@ -325,6 +343,8 @@ func (b *Bolt) view(read func(tx *bbolt.Tx) error) (err error) {
 			err = &DamagedError{File: b.file, Err: fmt.Errorf("%v", r)}
 		}
 	}()
+	b.opening.RLock()
+	defer b.opening.RUnlock()
 	err = b.db.View(read)
 	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed

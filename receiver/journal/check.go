@@ -12,17 +12,23 @@ import (
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"github.com/pbxhook/pbxhook/receiver/journal/wal"
 )
 
-// Report is what a look at a journal's file found.
+// Report is what a look at a journal's files found.
 type Report struct {
 	Events int64 `json:"events"`
-	// Ahead are events that stand in the log ahead alone: the process that kept them was killed.
-	Ahead       int64    `json:"ahead"`
+	// InLog are events that stand in the write-ahead log alone: the process that kept them did not end in order.
+	InLog       int64    `json:"inLog"`
 	Targets     []string `json:"targets"`
 	DeadLetters int64    `json:"deadLetters"`
-	// Damage is what is not as it was written; empty: the file is whole.
+	// Damage is what is not as it was written, and refuses the start.
 	Damage []string `json:"damage"`
+	// Reported is damage that is reported at the start, which goes on.
+	Reported []string `json:"reported"`
+	// DamagedEvents are the sequence numbers of events whose records are not as they were written.
+	DamagedEvents Ranges `json:"damagedEvents"`
 	// Lost are the sequence numbers of events that some target does not have and that cannot be read.
 	Lost Ranges `json:"lost"`
 	// LostTargets says that the cursor of at least one target cannot be read: it begins with new events.
@@ -32,29 +38,65 @@ type Report struct {
 // contents is what can be read of a file.
 type contents struct {
 	Report
-	counters *counters
-	cursors  map[string]Cursor
-	seqs     Ranges
-	lastSeq  uint64
+	counters       *counters
+	cursors        map[string]Cursor
+	seqs           Ranges
+	lastSeq        uint64
+	bytes          int64 // of events
+	damagedLetters int64
+	transaction    uint64 // the last one
 }
 
-// examine refuses a file that is not whole: what is damaged is named before anything is built on it. It
-// waits while another process has the file, as lock does.
-func examine(ctx context.Context, file string, wait time.Duration) error {
+// maxShown is how much of each damage an error says, in bytes; pbxhook journal check says all of it.
+const maxShown = 400
+
+// examined is what the examination before a start found.
+type examined struct {
+	contents    *contents // nil: the journal is new, or was closed in order
+	transaction uint64    // the last one that changed the file; 0: it is new
+}
+
+// examine refuses a journal whose structure is damaged: what is damaged is named before anything is built on it. One that
+// was closed in order is not looked at. It waits while another process has the file, as lock does.
+func examine(ctx context.Context, file string, wait time.Duration) (seen examined, err error) {
 	unlock, err := await(ctx, file, wait)
-	if err != nil || unlock == nil {
-		return err
+	if err != nil {
+		return seen, err
+	}
+	if unlock == nil {
+		return seen, orphaned(file)
 	}
 	defer unlock()
-	report, err := Check(file)
+	found, err := glance(file)
+	if err == nil && len(found.Damage) == 0 && found.counters != nil && found.counters.Clean {
+		return examined{transaction: found.transaction}, nil
+	}
+	c, err := read(file, nil)
 	if err != nil {
-		return &DamagedError{File: file, Err: err}
+		return seen, &DamagedError{File: file, Err: err}
 	}
-	if len(report.Damage) == 0 {
-		return nil
+	if len(c.Damage) == 0 {
+		return examined{contents: c, transaction: c.transaction}, nil
 	}
-	shown := report.Damage[:min(len(report.Damage), 3)]
-	return &DamagedError{File: file, Err: fmt.Errorf("%s: pbxhook journal check %s says all of it, and pbxhook journal repair makes a copy of what is readable", strings.Join(shown, "; "), file)}
+	shown := c.Damage[:min(len(c.Damage), 3)]
+	for i, damage := range shown { // which may hold keys of any length
+		if len(damage) > maxShown {
+			shown[i] = strings.ToValidUTF8(damage[:maxShown], "") + "…"
+		}
+	}
+	return seen, &DamagedError{File: file, Err: fmt.Errorf("%s: pbxhook journal check %s says all of it, and pbxhook journal repair makes a copy of what is readable", strings.Join(shown, "; "), file)}
+}
+
+// glance reads the counters of a journal alone.
+func glance(file string) (*contents, error) {
+	c := &contents{cursors: map[string]Cursor{}}
+	found, err := inspect(file, bucketMeta, func(bucket [][]byte, key, value []byte) {
+		if problem := c.take(bucket, key, value); problem != "" {
+			c.Damage = append(c.Damage, problem)
+		}
+	})
+	c.Damage, c.transaction = append(c.Damage, found.damage...), found.transaction
+	return c, err
 }
 
 // await takes the file's lock. Without a file, or with an empty one, there is nothing to look at and
@@ -98,51 +140,98 @@ func lockedError(file string, wait time.Duration) error {
 	return fmt.Errorf("open the journal %s: another process has had it open for %s: stop that one first, or choose another --data-dir", file, wait)
 }
 
-// Check looks at every page and value of a journal's file. The error says that nothing can be read.
+// Check looks at every page and value of a journal's file, and at its log. The error says that nothing can be read.
 func Check(file string) (Report, error) {
-	c, err := read(file, nil)
+	c, err := readBoth(file, nil)
 	return c.Report, err
 }
 
-// read looks at a file, and hands on what is whole.
-func read(file string, keep func(bucket [][]byte, key, value []byte)) (*contents, error) {
-	c := &contents{cursors: map[string]Cursor{}}
-	var bad []string
-	damage, err := inspect(file, func(bucket [][]byte, key, value []byte) {
-		if problem := c.take(bucket, key, value); problem != "" {
-			bad = append(bad, problem)
-		} else if keep != nil {
-			keep(bucket, key, value)
-		}
-	})
-	c.Damage = append(damage, bad...)
+// readBoth looks at a journal's file and its log, and hands on what is whole.
+func readBoth(file string, keep func(bucket [][]byte, key, value []byte)) (*contents, error) {
+	if err := orphaned(file); err != nil {
+		c := &contents{cursors: map[string]Cursor{}}
+		c.Damage, c.LostTargets = []string{err.Error()}, true
+		return c, c.takeOrphan(LogFile(file), keep)
+	}
+	c, err := read(file, keep)
 	if err != nil {
 		return c, err
 	}
-	if c.counters != nil || c.Events > 0 { // else the journal is new, and the log is another one's
-		if err := c.readAhead(file+aheadSuffix, keep); err != nil {
-			return c, err
+	if c.counters != nil {
+		c.takeLog(file, keep)
+	}
+	c.missing()
+	return c, nil
+}
+
+// read looks at every page and value of a journal's file, and hands on what is whole.
+func read(file string, keep func(bucket [][]byte, key, value []byte)) (*contents, error) {
+	c := &contents{cursors: map[string]Cursor{}}
+	var bad []string
+	found, err := inspect(file, "", func(bucket [][]byte, key, value []byte) {
+		if problem := c.take(bucket, key, value); problem != "" {
+			bad = append(bad, problem)
+		} else if keep != nil && (string(bucket[0]) != bucketEvents || intact(seqOf(key), value)) {
+			keep(bucket, key, value)
 		}
+	})
+	c.Damage, c.transaction = append(found.damage, bad...), found.transaction
+	if err != nil {
+		return c, err
 	}
 	c.compare()
 	return c, nil
 }
 
-// readAhead takes in what stands in the log ahead alone.
-func (c *contents) readAhead(name string, keep func(bucket [][]byte, key, value []byte)) error {
-	events, damage, err := readAhead(name, c.lastSeq)
-	if damage != "" {
-		c.Damage = append(c.Damage, damage)
+// takeLog takes in what stands in the log alone.
+func (c *contents) takeLog(file string, keep func(bucket [][]byte, key, value []byte)) {
+	var events []logEvent
+	if c.counters.Identity == "" {
+		found, damage, err := readLegacyLog(file+legacySuffix, c.lastSeq)
+		if events = found; damage != "" {
+			c.Damage = append(c.Damage, damage)
+		}
+		if err != nil {
+			c.Damage = append(c.Damage, err.Error())
+		}
+	} else {
+		f, err := readLog(LogFile(file), &c.counters.logNote, c.counters.LastSeq)
+		if err != nil {
+			c.Damage = append(c.Damage, err.Error())
+		}
+		events = f.events
+		c.Reported = append(c.Reported, f.damage...)
+		c.lastSeq = max(c.lastSeq, c.counters.Answered)
 	}
+	c.takeEvents(events, keep)
+}
+
+// takeOrphan takes in what the log of a journal has whose file is gone.
+func (c *contents) takeOrphan(name string, keep func(bucket [][]byte, key, value []byte)) error {
+	log, err := wal.Read(name)
+	if err != nil {
+		return err
+	}
+	var f recovered
+	for cycle := max(log.Newest, 1) - 1; cycle <= log.Newest; cycle++ {
+		for _, batch := range log.Batches(cycle, 0) {
+			f.take(&batch, 0)
+		}
+	}
+	c.Damage = append(c.Damage, f.damage...)
+	c.takeEvents(f.events, keep)
+	return nil
+}
+
+func (c *contents) takeEvents(events []logEvent, keep func(bucket [][]byte, key, value []byte)) {
 	for _, e := range events {
-		c.Ahead++
+		c.InLog++
 		c.seqs.Add(e.seq)
-		c.lastSeq = e.seq
+		c.lastSeq = max(c.lastSeq, e.seq)
 		if keep != nil {
 			keep([][]byte{[]byte(bucketEvents)}, keyOf(e.seq), e.data)
 		}
 	}
-	return err
 }
 
 // take looks at one value, and says what is wrong with it.
@@ -150,12 +239,18 @@ func (c *contents) take(bucket [][]byte, key, value []byte) (problem string) {
 	switch string(bytes.Join(bucket[:min(len(bucket), 1)], nil)) {
 	case bucketEvents:
 		seq := seqOf(key)
-		if len(key) != 8 || !intact(seq, value) {
-			return fmt.Sprintf("event %d: its checksum does not match", seq)
+		if len(key) != 8 {
+			return fmt.Sprintf("the key of an event is %x", key)
+		}
+		c.lastSeq = max(c.lastSeq, seq)
+		c.bytes += keptSize(value)
+		if !intact(seq, value) {
+			c.Reported = append(c.Reported, fmt.Sprintf("event %d: %v", seq, errChecksum))
+			c.DamagedEvents.Add(seq)
+			return ""
 		}
 		c.Events++
 		c.seqs.Add(seq)
-		c.lastSeq = max(c.lastSeq, seq)
 	case bucketCursors:
 		var cursor Cursor
 		if err := unseal(key, value, &cursor); err != nil {
@@ -168,7 +263,9 @@ func (c *contents) take(bucket [][]byte, key, value []byte) (problem string) {
 			return fmt.Sprintf("a dead letter of no target, event %d", seqOf(key))
 		}
 		if _, err := decodeLetter(string(bucket[1]), seqOf(key), value); err != nil {
-			return fmt.Sprintf("a dead letter of target %q, event %d: %v", bucket[1], seqOf(key), err)
+			c.Reported = append(c.Reported, fmt.Sprintf("a dead letter of target %q, event %d: %v", bucket[1], seqOf(key), err))
+			c.damagedLetters++
+			return ""
 		}
 		c.DeadLetters++
 	case bucketMeta:
@@ -185,26 +282,38 @@ func (c *contents) take(bucket [][]byte, key, value []byte) (problem string) {
 	return ""
 }
 
-// compare holds what was found against what was counted: what is missing without a trace is damage too.
+// compare holds what was found against what was counted.
 func (c *contents) compare() {
-	switch {
-	case c.counters == nil && c.Events+c.DeadLetters+int64(len(c.cursors)) == 0 && len(c.Damage) == 0:
-		return // new
-	case c.counters == nil:
-		c.Damage = append(c.Damage, "the counters are missing")
-		c.LostTargets = true
-	default:
-		for what, n := range map[string][2]int64{
-			"events": {c.Events, c.counters.Events}, "cursors": {int64(len(c.cursors)), c.counters.Cursors}, "dead letters": {c.DeadLetters, c.counters.Dead},
-		} {
-			if n[0] != n[1] {
-				c.Damage = append(c.Damage, fmt.Sprintf("%d %s are there, %d were written", n[0], what, n[1]))
-			}
+	defer func() { slices.Sort(c.Damage) }()
+	if c.counters == nil {
+		if c.Events+c.DeadLetters+int64(len(c.cursors)) > 0 || len(c.Damage) > 0 { // else it is new
+			c.Damage = append(c.Damage, "the counters are missing")
+			c.LostTargets = true
 		}
-		c.LostTargets = int64(len(c.cursors)) < c.counters.Cursors
+		return
 	}
-	slices.Sort(c.Damage)
-	if len(c.Damage) == 0 {
+	for _, n := range []struct {
+		what         string
+		found, noted int64
+	}{
+		{"events", c.Events + c.DamagedEvents.Len(), c.counters.Events}, {"cursors", int64(len(c.cursors)), c.counters.Cursors},
+		{"dead letters", c.DeadLetters + c.damagedLetters, c.counters.Dead},
+	} {
+		miscount := fmt.Sprintf("%d %s are there, %d were written", n.found, n.what, n.noted)
+		switch {
+		case n.found == n.noted:
+		case len(c.Damage) > 0: // some are on pages that cannot be read
+			c.Damage = append(c.Damage, miscount)
+		default:
+			c.Reported = append(c.Reported, miscount+": all pages and checksums are right, so it is corrected")
+		}
+	}
+	c.LostTargets = int64(len(c.cursors)) < c.counters.Cursors
+}
+
+// missing notes which events some target does not have and that cannot be read.
+func (c *contents) missing() {
+	if len(c.Damage)+len(c.Reported) == 0 {
 		return
 	}
 	for _, cursor := range c.cursors {
@@ -226,17 +335,18 @@ func Repair(file, to string) (report Report, err error) {
 	if err != nil {
 		return report, err
 	}
-	if unlock == nil {
+	if unlock != nil {
+		defer unlock()
+	} else if orphaned(file) == nil {
 		return report, fmt.Errorf("expected a journal, got nothing in %s", file)
 	}
-	defer unlock()
 	db, err := bbolt.Open(to, fileMode, &bbolt.Options{Timeout: lockPoll, NoSync: true, NoFreelistSync: false})
 	if err != nil {
 		return report, fmt.Errorf("make the copy %s: %w", to, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	copied := &copier{db: db}
-	c, err := read(file, copied.keep)
+	c, err := readBoth(file, copied.keep)
 	if err != nil {
 		return c.Report, err
 	}
@@ -303,9 +413,14 @@ func (w *copier) finish(c *contents) error {
 	after := counters{Format: formatVersion, arrivals: arrivals{Received: int64(c.lastSeq)}}
 	if c.counters != nil {
 		after = *c.counters
-		after.Received += c.Ahead
+		after.Received += c.InLog
 	}
-	after.LastSeq, after.Events, after.Cursors, after.Dead = c.lastSeq, c.Events+c.Ahead, int64(len(c.cursors)), c.DeadLetters
+	// the copy needs nothing of the log that it was made from
+	after.Format, after.Cycle, after.InUse, after.Clean = formatVersion, after.Cycle+1, false, true
+	if after.Identity == "" {
+		after.Identity = newIdentity()
+	}
+	after.LastSeq, after.Events, after.Cursors, after.Dead = c.lastSeq, c.Events+c.InLog, int64(len(c.cursors)), c.DeadLetters
 	return w.db.Update(func(tx *bbolt.Tx) error {
 		after.Bytes = 0
 		if events := tx.Bucket([]byte(bucketEvents)); events != nil {

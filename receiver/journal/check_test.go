@@ -18,7 +18,7 @@ import (
 )
 
 // used makes a journal with all that a journal has: small and large events, some dropped, cursors, dead
-// letters, repeats, free pages.
+// letters, repeats, free pages. It is as a process leaves it that is killed; all is in journal.db.
 func used(t *testing.T) (file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "j.db")
@@ -47,8 +47,11 @@ func used(t *testing.T) (file string) {
 		Cursor: journal.Cursor{Floor: 100, Done: journal.Ranges{{From: 105, To: 110}}, Attempts: map[uint64]int32{101: 3}, Delivered: 9},
 		Dead:   []journal.DeadLetter{letter}, Attempts: []journal.Attempt{{Seq: 4, Time: time.Now(), Result: journal.DeadLettered, Reply: "no"}},
 	}))
+	ids(t, j) // which brings all into the file
+	killed := filepath.Join(t.TempDir(), "j.db")
+	copyJournal(t, file, killed)
 	require.NoError(t, j.Close())
-	return file
+	return killed
 }
 
 // snapshot is all that a journal has to say, as text.
@@ -80,11 +83,14 @@ func snapshot(j *journal.Bolt) (string, error) {
 	return all.String(), nil
 }
 
-// TestFlippedBits: whatever bit of the file is another one, the journal is refused at the start with what
-// is damaged, or all of it is as it was, also after more was written. Never is something missing silently.
+// TestFlippedBits: whatever bit of the file is another one after a kill, the journal is refused at the start with what
+// is damaged, or it is reported, or all of it is as it was, also after more was written. Never is something missing
+// silently.
 func TestFlippedBits(t *testing.T) {
 	original := used(t)
 	data, err := os.ReadFile(original)
+	require.NoError(t, err)
+	log, err := os.ReadFile(journal.LogFile(original))
 	require.NoError(t, err)
 	j := open(t, original, journal.Options{MaxBytes: 60_000})
 	want, err := snapshot(j)
@@ -93,24 +99,35 @@ func TestFlippedBits(t *testing.T) {
 
 	random := rand.New(rand.NewPCG(1, 2))
 	file := filepath.Join(t.TempDir(), "flipped.db")
-	refused, whole := 0, 0
+	refused, reported, whole := 0, 0, 0
 	for _, at := range places(data, random) {
 		flipped := append([]byte{}, data...)
 		flipped[at] ^= 1 << random.IntN(8)
 		require.NoError(t, os.WriteFile(file, flipped, 0o600))
+		require.NoError(t, os.WriteFile(journal.LogFile(file), log, 0o600))
 		j, err := journal.Open(context.Background(), file, journal.Options{MaxBytes: 60_000})
-		if err != nil {
+		switch {
+		case err != nil:
 			refused++
 			var damaged *journal.DamagedError
 			require.True(t, errors.As(err, &damaged), "byte %d: %v", at, err)
 			require.Less(t, len(err.Error()), 2_000)
-		} else {
+		case j.State().Damaged > 0:
+			reported++
+			require.NotEmpty(t, j.State().Damage)
+			_, err := j.Heads(0, 1_000)
+			require.NoError(t, err, "byte %d", at)
+			_, err = j.Append(context.Background(), record("more", "call"), nil)
+			require.NoError(t, err, "byte %d", at)
+			require.NoError(t, j.Close())
+		default:
 			whole++
 			requireWhole(t, j, file, want, at)
 		}
 	}
-	t.Logf("%d bits flipped: %d refused, %d in what is not used", refused+whole, refused, whole)
+	t.Logf("%d bits flipped: %d refused, %d reported, %d in what is not used", refused+reported+whole, refused, reported, whole)
 	require.Greater(t, refused, 100)
+	require.Greater(t, reported, 10)
 }
 
 // places are the bytes to change: those of names, many of the pages' headers, and some of all others.
@@ -188,7 +205,9 @@ func TestRepair(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, data, 0o600))
 	report, err = journal.Check(file)
 	require.NoError(t, err)
-	require.Len(t, report.Damage, 3, "%v", report.Damage)
+	require.Empty(t, report.Damage)
+	require.Len(t, report.Reported, 2, "%v", report.Reported)
+	require.Equal(t, journal.Ranges{{From: 103, To: 103}, {From: 116, To: 116}}, report.DamagedEvents)
 	require.Equal(t, journal.Ranges{{From: 103, To: 103}, {From: 116, To: 116}}, report.Lost)
 
 	to := filepath.Join(t.TempDir(), "repaired.db")

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pbxhook/pbxhook/receiver/journal/wal"
 )
 
 // Housekeep does what is done once a minute.
@@ -31,6 +33,25 @@ func (b *Bolt) Hold(t *testing.T) (letGo func(outcome error) error) {
 		once.Do(func() { outcome <- with })
 		return <-got
 	}
+}
+
+// FailSyncs has every sync of journal.db that ends a transaction, or undoes one, come to what fault says. The transaction
+// is in the file then, as it is after an fdatasync that failed.
+func (b *Bolt) FailSyncs(t *testing.T, fault func() error) {
+	t.Helper()
+	require.NoError(t, b.do(context.Background(), func(*transaction) error {
+		b.syncFault = fault
+		return nil
+	}))
+}
+
+// WrapLog puts a file between the write-ahead log and its own one.
+func (b *Bolt) WrapLog(t *testing.T, wrap func(wal.File) wal.File) {
+	t.Helper()
+	require.NoError(t, b.submit(context.Background(), &operation{alone: true, done: make(chan struct{}), apply: func(*transaction) error {
+		b.wal.Wrap(wrap)
+		return nil
+	}}))
 }
 
 // URL is where it is connected to.

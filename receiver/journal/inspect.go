@@ -34,10 +34,13 @@ type inspector struct {
 	size     int64
 	pageSize int64
 	pages    uint64 // below which all pages in use are
+	only     string // the bucket to look at; empty: all
 	visit    func(bucket [][]byte, key, value []byte)
 	damage   []string
 	used     []bool // by page
 	counted  uint64 // of used
+
+	transaction uint64 // the last one
 }
 
 // maxDamage is how many places of damage are named.
@@ -49,30 +52,37 @@ func (in *inspector) damaged(format string, args ...any) {
 	}
 }
 
+// inspection is what inspect found beside the keys.
+type inspection struct {
+	damage      []string
+	transaction uint64 // the last one
+}
+
 // inspect visits every key of a bbolt file that can be read, and names what is damaged. The error is
-// that of the disk, or says that nothing can be read at all.
-func inspect(name string, visit func(bucket [][]byte, key, value []byte)) (damage []string, err error) {
+// that of the disk, or says that nothing can be read at all. With the name of a bucket it looks at that one alone.
+func inspect(name, only string, visit func(bucket [][]byte, key, value []byte)) (found inspection, err error) {
 	file, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("open the journal: %w", err)
+		return found, fmt.Errorf("open the journal: %w", err)
 	}
 	defer func() { _ = file.Close() }() // it was only read
 	info, err := file.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("open the journal: %w", err)
+		return found, fmt.Errorf("open the journal: %w", err)
 	}
-	in := &inspector{file: file, size: info.Size(), visit: visit}
+	in := &inspector{file: file, size: info.Size(), only: only, visit: visit}
 	root, freelist, err := in.metas()
-	if err != nil {
-		return in.damage, err
+	if err == nil {
+		in.used = make([]bool, in.pages)
+		for meta := range min(in.pages, 2) {
+			in.use(meta)
+		}
+		in.tree(root, nil, nil, nil)
+		if only == "" {
+			in.free(freelist)
+		}
 	}
-	in.used = make([]bool, in.pages)
-	for meta := range min(in.pages, 2) {
-		in.use(meta)
-	}
-	in.tree(root, nil, nil, nil)
-	in.free(freelist)
-	return in.damage, nil
+	return inspection{damage: in.damage, transaction: in.transaction}, err
 }
 
 // metas reads the two meta pages. The valid one of the later transaction counts; that both are valid
@@ -95,7 +105,7 @@ func (in *inspector) metas() (root, freelist uint64, err error) {
 			continue
 		}
 		if txid := binary.LittleEndian.Uint64(meta[48:]); !found || txid > best {
-			found, best = true, txid
+			found, best, in.transaction = true, txid, txid
 			in.pageSize = int64(binary.LittleEndian.Uint32(meta[8:]))
 			root, freelist, in.pages = binary.LittleEndian.Uint64(meta[16:]), binary.LittleEndian.Uint64(meta[32:]), binary.LittleEndian.Uint64(meta[40:])
 		}
@@ -182,12 +192,16 @@ func (in *inspector) node(where string, data []byte, bucket [][]byte, low, high 
 		return
 	}
 	previous := low
+	begin := pageHeader + count*leafElement // of the next key: bbolt leaves no gaps, so an entry that is not counted shows
 	for i := range count {
 		element := pageHeader + i*leafElement
 		key, rest, ok := in.key(data, element, kind)
-		if !ok || !inPlace(key, previous, high, i > 0) {
+		if !ok || !inPlace(key, previous, high, i > 0) || len(data)-len(rest)-len(key) != begin {
 			in.damaged("%s: entry %d is not in its place", where, i)
 			return
+		}
+		if begin += len(key); kind == flagLeaf {
+			begin += int(binary.LittleEndian.Uint32(data[element+12:]))
 		}
 		previous = key
 		if kind == flagLeaf {
@@ -238,6 +252,9 @@ func (in *inspector) leaf(where string, element []byte, bucket [][]byte, key, re
 	}
 	if len(value) < bucketHeader || len(bucket) == maxBucketDepth {
 		in.damaged("%s: a bucket is not whole", where)
+		return
+	}
+	if in.only != "" && len(bucket) == 0 && string(key) != in.only {
 		return
 	}
 	inside := append(bucket[:len(bucket):len(bucket)], key)

@@ -182,6 +182,9 @@ func (r *Record) set(field protowire.Number, text []byte, number uint64) {
 // headOf reads the fields of a record that stand before its request. What cannot be read stays empty.
 func headOf(seq uint64, data []byte) Head {
 	h := Head{Seq: seq}
+	if len(data) < 4 {
+		return h
+	}
 	_ = fields(data[4:], func(field protowire.Number, text []byte, number uint64) bool {
 		switch field {
 		case fieldID:
@@ -200,6 +203,9 @@ func headOf(seq uint64, data []byte) Head {
 
 // laneOf reads a record's lane alone. What cannot be read stays empty.
 func laneOf(data []byte) (lane string) {
+	if len(data) < 4 {
+		return ""
+	}
 	_ = fields(data[4:], func(field protowire.Number, text []byte, _ uint64) bool {
 		if field == fieldLane {
 			lane = string(text)

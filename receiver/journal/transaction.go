@@ -30,7 +30,7 @@ func (t *transaction) append(e *newEvent) error {
 		e.receipt = receipt
 		return nil
 	}
-	e.receipt = Receipt{} // the log ahead may have had no room for it
+	e.receipt = Receipt{} // the write-ahead log may have had no room for it
 	data := encode(t.counters.LastSeq+1, e.record)
 	if t.noSpace != nil {
 		e.refused = t.noSpace
@@ -47,7 +47,7 @@ func (t *transaction) append(e *newEvent) error {
 }
 
 // put writes an event that was counted.
-func (t *transaction) put(e *aheadEvent) error {
+func (t *transaction) put(e *logEvent) error {
 	events := t.bucket(bucketEvents)
 	events.FillPercent = 0.9 // keys only grow
 	if err := events.Put(keyOf(e.seq), e.data); err != nil {
@@ -202,10 +202,9 @@ func (t *transaction) trim(all bool) error {
 		}
 		if !full {
 			record, err := decode(seq, data)
-			if err != nil {
-				return &DamagedError{File: t.journal.file, Seq: seq, Err: err}
-			}
-			if record.Request.ReceivedAt.After(oldest) {
+			if err != nil { // it became a dead letter, and its time cannot be told
+				t.journal.foundDamaged(seq)
+			} else if record.Request.ReceivedAt.After(oldest) {
 				break
 			}
 		}

@@ -1,15 +1,28 @@
 package journal
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/pbxhook/pbxhook/receiver/event"
+	"github.com/pbxhook/pbxhook/receiver/journal/wal"
 )
+
+// Bounds of what only the write-ahead log has.
+const (
+	maxLogged       = maxRecent * 3 / 4 // events: readers have them from what is remembered
+	maxLoggedBytes  = 1 << 20           // of them
+	checkpointAfter = 200 * time.Millisecond
+	checkpointFrom  = maxLogged / 2
+)
+
+// logEvent is an event on its way into the log, and from there into the file.
+type logEvent struct {
+	seq   uint64
+	data  []byte     // its record
+	key   *RepeatKey // nil: it has no repeats
+	first repeat     // that they are told by; the log has it in the record
+}
 
 // newEvent is an event that waits to be kept, and what becomes of it.
 type newEvent struct {
@@ -48,10 +61,10 @@ func (b *Bolt) known(c *counters, key *RepeatKey, now time.Time) (receipt Receip
 }
 
 // take numbers an event, counts it in, and remembers it by its key.
-func (b *Bolt) take(c *counters, e *newEvent, data []byte, now time.Time) aheadEvent {
+func (b *Bolt) take(c *counters, e *newEvent, data []byte, now time.Time) logEvent {
 	r := e.record
 	r.Seq = c.LastSeq + 1
-	taken := aheadEvent{seq: r.Seq, data: data, key: e.key}
+	taken := logEvent{seq: r.Seq, data: data, key: e.key}
 	if e.key != nil {
 		taken.first = repeat{seq: r.Seq, id: r.ID, kind: r.Type, at: now}
 		b.repeats.add(*e.key, taken.first)
@@ -74,15 +87,15 @@ func (b *Bolt) show(records []*Record) {
 	b.appended = make(chan struct{})
 }
 
-// writeAhead keeps the events of a batch in the log ahead, and answers them; rest is what needs a transaction. Where it is
+// writeLog keeps the events of a batch in the write-ahead log, and answers them; rest is what needs a transaction. Where it is
 // not ok these are among them: a transaction does all that may have to refuse an event or to make room for it, and the
 // log takes only what there is room for.
-func (b *Bolt) writeAhead(batch []*operation) (rest []*operation, ok bool) {
-	if b.ahead == nil || b.Problem() != nil || b.freeSpace() != nil {
+func (b *Bolt) writeLog(batch []*operation) (rest []*operation, ok bool) {
+	if b.wal == nil || b.Problem() != nil || b.freeSpace() != nil {
 		return batch, !slices.ContainsFunc(batch, (*operation).isEvent)
 	}
 	next := b.snapshot()
-	w := aheadBatch{journal: b, counters: &next}
+	w := logBatch{journal: b, counters: &next}
 	b.repeats.begin()
 	fits := true
 	for _, op := range batch {
@@ -111,25 +124,25 @@ func (b *Bolt) writeAhead(batch []*operation) (rest []*operation, ok bool) {
 	return rest, true
 }
 
-// inLog is how much is in the log ahead alone.
+// inLog is how much is in the write-ahead log alone.
 func (b *Bolt) inLog() (events, size int) {
-	if s := b.settling; s != nil {
+	if s := b.checkpointing; s != nil {
 		events, size = len(s.events), s.size
 	}
 	return events + len(b.pending), size + b.size
 }
 
-// aheadBatch is what one write into the log ahead has.
-type aheadBatch struct {
+// logBatch is what one write into the write-ahead log has.
+type logBatch struct {
 	journal  *Bolt
 	counters *counters
-	events   []aheadEvent
+	events   []logEvent
 	records  []*Record
 	size     int
 }
 
 // add takes an event in, and says whether there is room for it.
-func (w *aheadBatch) add(e *newEvent) bool {
+func (w *logBatch) add(e *newEvent) bool {
 	b := w.journal
 	now := b.options.Now()
 	if receipt, known := b.known(w.counters, e.key, now); known {
@@ -139,69 +152,42 @@ func (w *aheadBatch) add(e *newEvent) bool {
 	data := encode(w.counters.LastSeq+1, e.record)
 	w.size += len(data)
 	events, size := b.inLog()
-	if events+len(w.events) == maxAhead || size+w.size > maxAheadBytes || w.counters.Bytes+keptSize(data) > b.trimFrom() {
+	if events+len(w.events) == maxLogged || size+w.size > maxLoggedBytes || w.counters.Bytes+keptSize(data) > b.trimFrom() {
 		return false
 	}
 	w.events, w.records = append(w.events, b.take(w.counters, e, data, now)), append(w.records, e.record)
 	return true
 }
 
-// write has the log keep the batch, and says whether it did. A log that cannot be written is not used any more: a
-// transaction says what is wrong with the disk, or shows that nothing is.
-func (w *aheadBatch) write() bool {
+// write writes the batch into the log, and reports whether it is on the disk. After a write that failed the log takes
+// nothing before a transaction has all that it had: that one says what is wrong with the disk, or shows that nothing is.
+func (w *logBatch) write() bool {
 	if len(w.events) == 0 {
 		return true
 	}
-	full, err := w.journal.ahead.write(w.events)
-	if err != nil {
-		_ = w.journal.ahead.file.Close() // what it has is in pending, too
-		w.journal.ahead = nil
+	b := w.journal
+	entries := make([]wal.Entry, len(w.events))
+	for i := range w.events {
+		e := &w.events[i]
+		entries[i] = wal.Entry{Seq: e.seq, Data: e.data}
+		if e.key != nil {
+			entries[i].Key = e.key[:]
+		}
 	}
+	full, err := b.wal.Append(entries)
+	if err != nil && !b.logFailed {
+		b.log.Warn("the write-ahead log could not be written: a transaction takes its place", "file", b.file, "error", err)
+	}
+	b.logFailed = err != nil
 	return err == nil && !full
 }
 
-// recover brings what a process that was killed left in the log ahead into the file, and begins the log anew. Without a
-// log every event takes a transaction.
-func (b *Bolt) recover() error {
-	name := b.file + aheadSuffix
-	events, damage, err := readAhead(name, b.counters.LastSeq)
-	if damage != "" {
-		err = errors.New(damage)
+// retryLog makes the log that could not be made before.
+func (b *Bolt) retryLog() {
+	if b.wal != nil || b.failed || len(b.pending) > 0 {
+		return
 	}
-	if err != nil {
-		return &DamagedError{File: name, Err: err}
+	if err := b.startLog(true); err != nil {
+		b.log.Warn("the write-ahead log cannot be made", "file", b.file, "error", err)
 	}
-	next := b.counters
-	if len(events) > 0 {
-		err = b.db.Update(func(tx *bbolt.Tx) error {
-			t := &transaction{Tx: tx, journal: b, counters: &next}
-			for _, e := range events {
-				if err := t.recover(e); err != nil {
-					return err
-				}
-			}
-			return putCounters(tx, &next)
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("write the journal %s: %w", b.file, err)
-	}
-	b.counters, b.settled = next, next.LastSeq
-	if b.ahead, err = openAhead(name); err != nil {
-		b.ahead = nil
-	}
-	return nil
-}
-
-func (t *transaction) recover(e aheadEvent) error {
-	r, err := decode(e.seq, e.data)
-	if err != nil {
-		return fmt.Errorf("read event %d of the log ahead: %w", e.seq, err)
-	}
-	if e.key != nil {
-		e.first = repeat{seq: e.seq, id: r.ID, kind: r.Type, at: r.Request.ReceivedAt}
-		t.journal.repeats.add(*e.key, e.first)
-	}
-	t.counters.count(&r, keptSize(e.data))
-	return t.put(&e)
 }
