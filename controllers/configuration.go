@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -30,6 +31,8 @@ type configuration struct {
 	credentials *missing
 	certificate *missing
 	references  []missing
+	// guessable are the keys of the PBX's credentials whose values are so short that they can be guessed.
+	guessable []string
 	// before is the journal in NATS that the receivers had before; nil where there is none.
 	before *v1alpha1.NATSJournal
 }
@@ -225,6 +228,9 @@ func (r *Reconciler) resolve(ctx context.Context, w *v1alpha1.PBXWebhook, own *c
 		if exists {
 			problem := ref.Check(data)
 			if problem == nil {
+				if ref.Credentials() {
+					c.guessable = guessable(data)
+				}
 				continue
 			}
 			m = missing{reason: reasonOf(problem), message: fmt.Sprintf("%s: %v", ref.Field, problem)}
@@ -243,6 +249,19 @@ func (r *Reconciler) resolve(ctx context.Context, w *v1alpha1.PBXWebhook, own *c
 		}
 	}
 	return values, c, nil
+}
+
+// shortest is how many characters a password or token has that is not easily guessed. Nobody is locked out who guesses.
+const shortest = 12
+
+// guessable returns the keys of the PBX's credentials whose values are shorter.
+func guessable(credentials map[string][]byte) (keys []string) {
+	for _, key := range []string{"password", "previousPassword", "token", "previousToken"} {
+		if value := credentials[key]; len(value) > 0 && utf8.RuneCount(value) < shortest {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // reasonOf is the reason for a reference that does not hold.

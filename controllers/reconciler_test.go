@@ -529,6 +529,15 @@ func TestCredentials(t *testing.T) {
 	require.NoError(t, w.client.Update(t.Context(), secret))
 	w.eventually("callcenter", v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 	require.Contains(t, w.values("callcenter"), "first")
+	got = w.eventually("callcenter", v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionCredentialsResolved).Message, "password: shorter than 12 characters")
+	w.get(secret, "pbx")
+	secret.StringData = map[string]string{"password": "twelve chars"}
+	require.NoError(t, w.client.Update(t.Context(), secret))
+	require.Eventually(t, func() bool {
+		got = w.eventually("callcenter", v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+		return meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionCredentialsResolved).Message == "the PBX's credentials are known"
+	}, patience, 50*time.Millisecond)
 
 	pod := w.healthy("callcenter")
 	w.get(secret, "pbx")
@@ -774,11 +783,12 @@ func TestEventsAreAboutTransitions(t *testing.T) {
 	require.Eventually(t, func() bool { return slices.Contains(events(), "Normal Ready") }, patience, 50*time.Millisecond)
 
 	w.mu.Lock()
-	w.report.Webhooks[0].Targets[0] = v1alpha1.TargetStatus{Name: "crm", LastError: "503 from the target", Pending: 3}
+	w.report.Webhooks[0].Targets[0] = v1alpha1.TargetStatus{Name: "crm", LastError: "508 from the target: its URL leads back to pbxhook", Pending: 3}
 	w.mu.Unlock()
 	w.touch(pod)
 	got := w.eventually("callcenter", v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsFailing)
 	require.True(t, meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionReady), "targets do not count")
+	require.Contains(t, meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionTargetsHealthy).Message, "crm: 508 from the target: its URL leads back", "a loop is named")
 	require.Eventually(t, func() bool { return slices.Contains(events(), "Warning TargetsFailing") }, patience, 50*time.Millisecond)
 }
 
