@@ -13,7 +13,8 @@ type Receiver struct {
 	// +kubebuilder:validation:Maximum=100
 	Replicas *int32 `json:"replicas,omitempty"`
 
-	// resources of the receiver's container.
+	// resources of the receiver's container. Default: a memory limit of 512Mi (or the request, if that is more).
+	// GOMEMLIMIT is 80 % of the limit.
 	// +optional
 	Resources *Resources `json:"resources,omitempty"`
 

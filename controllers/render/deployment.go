@@ -29,11 +29,7 @@ const (
 )
 
 var (
-	defaultClaim    = resource.MustParse("2Gi")
-	defaultRequests = corev1.ResourceList{
-		corev1.ResourceCPU:    resource.MustParse("10m"),
-		corev1.ResourceMemory: resource.MustParse("32Mi"),
-	}
+	defaultClaim = resource.MustParse("2Gi")
 )
 
 // Receiver is how receivers run in this cluster, whatever the webhook.
@@ -174,14 +170,15 @@ func container(w *v1alpha1.PBXWebhook, receiver Receiver, volume Volume) *corev1
 	if receiver.AllowNetworks != "" {
 		args = append(args, "--allow-networks="+receiver.AllowNetworks)
 	}
+	requirements := resources(w.Spec.Receiver.Resources)
 	return corev1ac.Container().
-		WithEnv(environment(receiver.Telemetry)...).
+		WithEnv(environment(append(slices.Clone(receiver.Telemetry), memoryLimit(requirements)...))...).
 		WithName("receiver").
 		WithImage(receiver.Image).
 		WithCommand("/receiver").
 		WithArgs(args...).
 		WithPorts(port("webhooks", webhooksPort), port("metrics", metricsPort)).
-		WithResources(resources(w.Spec.Receiver.Resources)).
+		WithResources(requirements).
 		WithReadinessProbe(probe("/readyz").WithPeriodSeconds(2).WithFailureThreshold(2)).
 		WithLivenessProbe(probe("/healthz").WithPeriodSeconds(10).WithTimeoutSeconds(5)).
 		WithSecurityContext(corev1ac.SecurityContext().
@@ -196,32 +193,6 @@ func dataVolume(w *v1alpha1.PBXWebhook, kind Volume) *corev1ac.VolumeApplyConfig
 		return volume.WithPersistentVolumeClaim(corev1ac.PersistentVolumeClaimVolumeSource().WithClaimName(Name(w.Name)))
 	}
 	return volume.WithEmptyDir(corev1ac.EmptyDirVolumeSource())
-}
-
-func resources(r *v1alpha1.Resources) *corev1ac.ResourceRequirementsApplyConfiguration {
-	requirements := corev1ac.ResourceRequirements().WithRequests(defaultRequests)
-	if r == nil {
-		return requirements
-	}
-	if r.Requests != nil {
-		requirements.WithRequests(quantities(r.Requests))
-	}
-	if r.Limits != nil {
-		requirements.WithLimits(quantities(r.Limits))
-	}
-	return requirements
-}
-
-func quantities(l *v1alpha1.ResourceList) corev1.ResourceList {
-	list := corev1.ResourceList{}
-	for name, quantity := range map[corev1.ResourceName]*resource.Quantity{
-		corev1.ResourceCPU: l.CPU, corev1.ResourceMemory: l.Memory, corev1.ResourceEphemeralStorage: l.EphemeralStorage,
-	} {
-		if quantity != nil {
-			list[name] = *quantity
-		}
-	}
-	return list
 }
 
 // placePod copies what spec.receiver.pod says; its types have core/v1's fields and convert by JSON.

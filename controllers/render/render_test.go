@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 	sigsyaml "sigs.k8s.io/yaml"
@@ -155,4 +156,32 @@ func TestConfigurationDoesNotChangeForWhatThePodHas(t *testing.T) {
 	after, err := render.Manifest(w, values())
 	require.NoError(t, err)
 	require.Equal(t, string(before), string(after))
+}
+
+// TestMemoryLimit: there is always one, at least as much as is asked for, and Go hears of four fifths of it.
+func TestMemoryLimit(t *testing.T) {
+	memory := func(text string) *v1alpha1.ResourceList {
+		return &v1alpha1.ResourceList{Memory: ptr.To(resource.MustParse(text))}
+	}
+	for name, tc := range map[string]struct {
+		resources   *v1alpha1.Resources
+		limit, go80 string
+	}{
+		"none":              {nil, "512Mi", "429496728"},
+		"of CPU alone":      {&v1alpha1.Resources{Limits: &v1alpha1.ResourceList{CPU: ptr.To(resource.MustParse("1"))}}, "512Mi", "429496728"},
+		"its own":           {&v1alpha1.Resources{Limits: memory("1Gi")}, "1Gi", "858993456"},
+		"a greater request": {&v1alpha1.Resources{Requests: memory("1Gi")}, "1Gi", "858993456"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := parse(t, minimal)
+			w.Spec.Receiver.Resources = tc.resources
+			d, err := render.Deployment(w, render.Receiver{Image: "a"}, 1, render.NoVolume)
+			require.NoError(t, err)
+			c := d.Spec.Template.Spec.Containers[0]
+			limit := (*c.Resources.Limits)[corev1.ResourceMemory]
+			require.Equal(t, tc.limit, limit.String())
+			require.Equal(t, "GOMEMLIMIT", *c.Env[len(c.Env)-1].Name)
+			require.Equal(t, tc.go80, *c.Env[len(c.Env)-1].Value)
+		})
+	}
 }
