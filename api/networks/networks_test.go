@@ -44,12 +44,3 @@ func TestLeads(t *testing.T) {
 		require.Equal(t, want, got, text)
 	}
 }
-
-func FuzzLeads(f *testing.F) {
-	f.Add([]byte("0123456789abcdef"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if address, ok := netip.AddrFromSlice(data); ok {
-			require.NotEmpty(t, networks.Leads(address))
-		}
-	})
-}

@@ -39,7 +39,7 @@ func (s *service) Webhooks() []admin.Webhook {
 func (s *service) Status() []admin.Status {
 	return []admin.Status{{
 		Webhook: "crm/callcenter", Provider: "Simotel", Journal: admin.JournalStatus{Bytes: 90, MaxBytes: 100, DeadLetters: 2},
-		Events:  v1alpha1.EventsStatus{ByName: []v1alpha1.EventCount{{Name: "Cdr", Count: 3, LastReceivedTime: &metav1.Time{Time: at}}, {Name: "NewState"}}},
+		Events:  v1alpha1.EventsStatus{URLChecks: 2, LastURLCheckTime: &metav1.Time{Time: at}, ByName: []v1alpha1.EventCount{{Name: "Cdr", Count: 3, LastReceivedTime: &metav1.Time{Time: at}}, {Name: "NewState"}}},
 		Targets: []admin.TargetStatus{{TargetStatus: v1alpha1.TargetStatus{Name: "crm", LastError: "503 from the target", Pending: 7}, BreakerOpen: true}},
 	}}
 }

@@ -2,20 +2,25 @@ package ingest_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/ingest"
 	"github.com/pbxhook/pbxhook/receiver/journal"
+	"github.com/pbxhook/pbxhook/receiver/provider/wire"
 )
 
 // watchedBody notes whether it was read.
@@ -61,6 +66,10 @@ func TestTheFirstAnswerThatMatchesCounts(t *testing.T) {
 		"wrong credentials before the component API":        {"GET", "/hooks/crm/basic?app_name=exten_api", "wrong", "", nil, 401, true},
 		"a large body, said to be one":                      {"POST", "/hooks/crm/basic", "password", large, nil, 413, true},
 		"a large body before the token in it":               {"POST", "/hooks/crm/simotel", "wrong", large, nil, 413, true},
+		"wrong credentials before an unknown encoding":      {"POST", "/hooks/crm/basic", "wrong", cdr, []string{"Content-Encoding", "br"}, 401, true},
+		"a large body before an unknown encoding":           {"POST", "/hooks/crm/basic", "password", large, []string{"Content-Encoding", "br"}, 413, true},
+		"an unknown encoding before the token in the body":  {"POST", "/hooks/crm/simotel", "", cdr, []string{"Content-Encoding", "br"}, 415, false},
+		"an unknown encoding before a loop":                 {"POST", "/hooks/crm/basic", "password", cdr, []string{"Content-Encoding", "br", "Pbxhook-Hops", "5"}, 415, false},
 		"a large body before a loop":                        {"POST", "/hooks/crm/basic", "password", large, []string{"Pbxhook-Hops", "5"}, 413, true},
 		"no token in the body before a loop":                {"POST", "/hooks/crm/simotel", "", cdr, []string{"Pbxhook-Hops", "5"}, 401, false},
 		"a loop before the component API":                   {"GET", "/hooks/crm/basic?app_name=exten_api", "password", "", []string{"Pbxhook-Hops", "5"}, 508, false},
@@ -220,13 +229,19 @@ func TestTheTokenIsNotStored(t *testing.T) {
 		"JSON, twice":          {"application/json", `{"X-API-Key":"no","event_name":"Cdr","unique_id":"1","x-api-key":"t0ken/=+"}`, `{"event_name":"Cdr","unique_id":"1"}`},
 		"what is not quite":    {"application/json", `{'event_name':'Cdr','unique_id':01,'x-api-key':'t0ken/=+'}`, `{"event_name":"Cdr","unique_id":"01"}`},
 		"JSON in a JSON text":  {"text/plain", `"{\"event_name\":\"Cdr\",\"unique_id\":\"1\",\"x-api-key\":\"t0ken/=+\"}"`, `{"event_name":"Cdr","unique_id":"1"}`},
+		"JSON without it":      {"application/json", "\n{ \"event_name\" :\"Cdr\",\"unique_id\":\"1\" }\n", "\n{ \"event_name\" :\"Cdr\",\"unique_id\":\"1\" }\n"},
+		"a form without it":    {"application/x-www-form-urlencoded", "event_name=Cdr&unique_id=%31\r\n", "event_name=Cdr&unique_id=%31\r\n"},
 		"a form":               {"application/x-www-form-urlencoded", "event_name=Cdr&x-api-key=t0ken/%3D%2B&unique_id=%31", "event_name=Cdr&unique_id=%31"},
 		"a form, name escaped": {"", "x%2Dapi-key=t0ken/%3D%2B&event_name=Cdr&unique_id=1", "event_name=Cdr&unique_id=1"},
 		"a multipart form":     {"multipart/form-data; boundary=b", multi, strings.Replace(multi, "--b\r\nContent-Disposition: form-data; name=\"x-api-key\"\r\n\r\nt0ken/=+\r\n", "", 1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			got := r.do("POST", "/hooks/crm/simotel", "", tc.body, "Content-Type", tc.contentType)
+			password := ""
+			if tc.body == tc.want {
+				password = "password"
+			}
+			got := r.do("POST", "/hooks/crm/simotel", password, tc.body, "Content-Type", tc.contentType)
 			require.Equal(t, 202, got.code)
 			require.Equal(t, "call.ended", got.Type)
 			stored, err := r.simotel.Journal.Get(1)
@@ -265,3 +280,38 @@ func TestBodyThatBreaks(t *testing.T) {
 type broken struct{}
 
 func (*broken) Read([]byte) (int, error) { return 0, errors.New("the connection is gone") }
+
+// FuzzTheTokenIsNotStored: whatever JSON an authenticated sender sends, what is stored has no member with the token's
+// name, and all others as they were.
+func FuzzTheTokenIsNotStored(f *testing.F) {
+	for _, seed := range []string{`{"X-API-Key":"t","a":1}`, `{"a":[{"x-api-key":1}],"x-api-key" : null , "b":"\u0000"}`, `[{"x-api-key":"t","a":1}]`, `{"a":"x-api-key"}`, `{"\u0058-api-key":"t"}`} {
+		f.Add(seed)
+	}
+	handler, _ := loggedHandler()
+	store := journal.NewMemory()
+	handler.Serve([]*ingest.Webhook{{
+		Namespace: "crm", Name: "fuzz", Provider: v1alpha1.Simotel, Methods: []string{"POST"}, Settings: &wire.Settings{TokenName: "X-API-Key"}, Journal: store,
+		Credentials: &ingest.Credentials{Username: "username", Passwords: []string{"password"}, TokenName: "X-API-Key"},
+	}})
+	f.Fuzz(func(t *testing.T, body string) {
+		var sent map[string]json.RawMessage
+		if json.Unmarshal([]byte(body), &sent) != nil || sent == nil || !utf8.ValidString(body) {
+			t.Skip("no JSON object")
+		}
+		request := httptest.NewRequest("POST", "/hooks/crm/fuzz", strings.NewReader(body))
+		request.SetBasicAuth("username", "password")
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, request)
+		if w.Code != 202 {
+			t.Skip("a component API call")
+		}
+		stored, err := store.Get(uint64(store.State().Received))
+		require.NoError(t, err)
+		maps.DeleteFunc(sent, func(name string, _ json.RawMessage) bool {
+			return strings.EqualFold(strings.TrimSpace(name), "X-API-Key")
+		})
+		var got map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(stored.Request.Body, &got), "%s", stored.Request.Body)
+		require.Equal(t, sent, got)
+	})
+}

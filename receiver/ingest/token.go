@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pbxhook/pbxhook/receiver/event"
 	"github.com/pbxhook/pbxhook/receiver/provider/wire"
@@ -51,15 +52,19 @@ func (c *Credentials) removeToken(request *event.Request) {
 		return
 	}
 	fields, err := wire.Read(&event.Request{Header: request.Header, Body: request.Body}, wire.Settings{})
-	if err != nil || len(fields.Named(c.TokenName)) == 0 {
-		return // what cannot be read has no fields
+	if err == nil && len(fields.Named(c.TokenName)) == 0 {
+		return
 	}
-	if body, ok := c.cutFromForm(request); ok && !c.isNamedIn(request.Header, body) {
+	unread := err != nil // no decoder reads it, and what is recognized goes all the same
+	if body, ok := c.cutFromForm(request); ok && (unread || !c.isNamedIn(request.Header, body)) {
 		request.Body = body
 		return
 	}
-	if body, err := c.cutFromJSON(request.Body); err == nil && !c.isNamedIn(request.Header, body) {
+	if body, err := c.cutFromJSON(request.Body); err == nil && (unread || !c.isNamedIn(request.Header, body)) {
 		request.Body = body
+		return
+	}
+	if unread {
 		return
 	}
 	fields, err = wire.Read(&event.Request{Header: request.Header, Body: request.Body}, wire.Settings{TokenName: c.TokenName})
@@ -85,10 +90,13 @@ func (c *Credentials) cutFromForm(request *event.Request) (body []byte, ok bool)
 		return body, err == nil
 	}
 	text := bytes.TrimSpace(bytes.TrimPrefix(request.Body, []byte("\ufeff")))
-	if strings.IndexByte(`{["'`, text[0]) >= 0 {
+	if len(text) == 0 || strings.IndexByte(`{["'`, text[0]) >= 0 || !utf8.Valid(text) {
 		return nil, false
 	}
 	rest, _ := c.cutParameter(string(text))
+	if len(rest) == len(text) {
+		return request.Body, true // it has no token
+	}
 	return []byte(rest), true
 }
 
@@ -135,7 +143,7 @@ func (c *Credentials) cutFromJSON(body []byte) ([]byte, error) {
 	}
 	end := decoder.InputOffset() // of what was looked at
 	kept := slices.Clone(body[:end])
-	first := true
+	var cut, hasMember bool // a member was cut, and one was kept
 	for decoder.More() {
 		name, err := decoder.Token()
 		if err != nil {
@@ -148,12 +156,13 @@ func (c *Credentials) cutFromJSON(body []byte) ([]byte, error) {
 		member := body[end:decoder.InputOffset()] // with the comma before it, if there is one
 		end = decoder.InputOffset()
 		if text, _ := name.(string); strings.EqualFold(strings.TrimSpace(text), c.TokenName) {
+			cut = true
 			continue
 		}
-		if first {
+		if cut && !hasMember {
 			member = bytes.TrimPrefix(bytes.TrimLeft(member, " \t\r\n"), []byte(","))
 		}
-		kept, first = append(kept, member...), false
+		kept, hasMember = append(kept, member...), true
 	}
 	return append(kept, body[end:]...), nil
 }
