@@ -80,13 +80,8 @@ func open(ctx context.Context, p *plan, options Options, m *metrics, log *slog.L
 	if p.nats != nil {
 		return w, w.openShared(*p.nats)
 	}
-	limits := journal.Options{Wait: options.LockWait, Log: w.log}
-	if e := manifest.Spec.Journal.Embedded; e != nil {
-		limits.Retention = duration(e.Retention, 72*time.Hour)
-		if e.MaxBytes != nil {
-			limits.MaxBytes = e.MaxBytes.Value()
-		}
-	}
+	e := manifest.Spec.Journal.EmbeddedOrDefault()
+	limits := journal.Options{Wait: options.LockWait, Log: w.log, Retention: e.Retention.Duration, MaxBytes: e.MaxBytes.Value()}
 	if options.DataDir == "" {
 		return nil, fmt.Errorf("PBXWebhook %s: journal.embedded needs a folder (--data-dir), which this receiver does not have", w.id())
 	}

@@ -23,6 +23,7 @@ type Expose struct {
 // +kubebuilder:validation:XValidation:rule="has(self.loadBalancerClass) == has(oldSelf.loadBalancerClass) && (!has(self.loadBalancerClass) || self.loadBalancerClass == oldSelf.loadBalancerClass)",fieldPath=".loadBalancerClass",message="loadBalancerClass cannot be changed: remove expose.service first"
 type ExposeService struct {
 	// type of the Service.
+	// Default: LoadBalancer.
 	// +optional
 	// +kubebuilder:default=LoadBalancer
 	// +kubebuilder:validation:Enum=LoadBalancer;NodePort
@@ -35,6 +36,7 @@ type ExposeService struct {
 	LoadBalancerClass string `json:"loadBalancerClass,omitempty"`
 
 	// externalTrafficPolicy Local keeps the sender's address; Cluster lets every node answer.
+	// Default: Local.
 	// +optional
 	// +kubebuilder:default=Local
 	// +kubebuilder:validation:Enum=Local;Cluster

@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"time"
+
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -18,11 +20,14 @@ const (
 	DeletionDelete DeletionPolicy = "Delete"
 )
 
-// Journal is where events are kept until all targets have them.
+// Journal is where events are kept until all targets have them: embedded, or in NATS. When neither is set it is
+// embedded; that default is the operator's and the receiver's (EmbeddedOrDefault), not the schema's, so that setting
+// nats is one edit.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.embedded) != has(self.nats)",message="exactly one of embedded and nats must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.embedded) || !has(self.nats)",message="at most one of embedded and nats may be set: got both. A webhook that an earlier version gave an embedded journal by default needs `embedded: null` once beside nats"
 type Journal struct {
-	// embedded keeps events in a file of the receiver's own.
+	// embedded keeps events in a file of the receiver's own. When neither it nor nats is set, events
+	// are kept so, with its defaults.
 	// +optional
 	Embedded *EmbeddedJournal `json:"embedded,omitempty"`
 
@@ -31,6 +36,7 @@ type Journal struct {
 	NATS *NATSJournal `json:"nats,omitempty"`
 
 	// deletionPolicy is what becomes of the claim or the stream when the webhook is deleted.
+	// Default: Retain.
 	// +optional
 	// +kubebuilder:default=Retain
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
@@ -41,34 +47,34 @@ type Journal struct {
 // Rules on quantities begin with a match on their text, here and elsewhere: reading 1e999999999 as a
 // quantity never ends, in the API server as in Go, and rules run even where a pattern refused.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.storage.claim) || string(self.maxBytes).matches('e|E.') || string(self.storage.claim.size).matches('e|E.') || quantity(string(self.maxBytes)).compareTo(quantity(string(self.storage.claim.size))) < 0",fieldPath=".maxBytes",message="maxBytes (1Gi unless set) must be less than the claim's size (2Gi unless set)"
+// +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.emptyDir)) || string(self.maxBytes).matches('e|E.') || (has(self.storage) && has(self.storage.claim) && string(self.storage.claim.size).matches('e|E.')) || quantity(string(self.maxBytes)).compareTo(quantity(has(self.storage) && has(self.storage.claim) ? string(self.storage.claim.size) : '2Gi')) < 0",fieldPath=".maxBytes",message="maxBytes (1Gi unless set) must be less than the claim's size (2Gi unless set)",messageExpression="'maxBytes (1Gi unless set) must be less than the claim\\'s size (2Gi unless set): got ' + string(self.maxBytes)"
 type EmbeddedJournal struct {
 	// maxBytes is how much the journal holds. When it is full of undelivered events, the PBX is
 	// answered 503.
+	// Default: 1Gi.
 	// +optional
 	// +kubebuilder:default="1Gi"
-	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$') && quantity(string(self)).isGreaterThan(quantity('0'))",message="must be a quantity greater than 0, such as 1Gi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$') && quantity(string(self)).isGreaterThan(quantity('0'))",message="must be a quantity greater than 0, such as 1Gi",messageExpression="'must be a quantity greater than 0, such as 1Gi: got ' + string(self)"
 	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
 
 	// retention is how long delivered events are kept for replay.
+	// Default: 72h.
 	// +optional
 	// +kubebuilder:default="72h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0"
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0",messageExpression="'must be more than 0: got ' + self"
 	Retention *metav1.Duration `json:"retention,omitempty"`
 
-	// storage is where the file lies.
+	// storage is where the file lies. When absent it is a claim of 2Gi.
 	// +optional
-	// +kubebuilder:default:={"claim":{"size":"2Gi"}}
 	Storage EmbeddedStorage `json:"storage,omitzero"`
 }
 
-// EmbeddedStorage is where an embedded journal's file lies.
+// EmbeddedStorage is where an embedded journal's file lies: on a claim, unless emptyDir is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.claim) != has(self.emptyDir)",message="exactly one of claim and emptyDir must be set"
-// +kubebuilder:validation:XValidation:rule="has(self.claim) == has(oldSelf.claim)",message="storage cannot change between claim and emptyDir, because the events kept in the old one would not be delivered: make another PBXWebhook"
+// +kubebuilder:validation:XValidation:rule="!has(self.claim) || !has(self.emptyDir)",message="at most one of claim and emptyDir may be set: got both"
 type EmbeddedStorage struct {
 	// claim is a PersistentVolumeClaim of the receiver's own.
 	// +optional
@@ -83,6 +89,30 @@ type EmbeddedStorage struct {
 // EmptyDir is a volume that goes with the pod. It has no fields.
 type EmptyDir struct{}
 
+// EmbeddedOrDefault returns the embedded journal with its defaults, or nil where events are kept in NATS.
+func (j *Journal) EmbeddedOrDefault() *EmbeddedJournal {
+	if j.NATS != nil {
+		return nil
+	}
+	e := &EmbeddedJournal{}
+	if j.Embedded != nil {
+		e = j.Embedded.DeepCopy()
+	}
+	if e.MaxBytes == nil {
+		e.MaxBytes = new(resource.MustParse("1Gi"))
+	}
+	if e.Retention == nil {
+		e.Retention = &metav1.Duration{Duration: 72 * time.Hour}
+	}
+	if e.Storage.EmptyDir == nil && e.Storage.Claim == nil {
+		e.Storage.Claim = &Claim{}
+	}
+	if claim := e.Storage.Claim; claim != nil && claim.Size == nil {
+		claim.Size = new(resource.MustParse("2Gi"))
+	}
+	return e
+}
+
 // Claim is a PersistentVolumeClaim.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",fieldPath=".storageClassName",message="storageClassName cannot be changed: a claim stays with its class"
@@ -95,9 +125,10 @@ type Claim struct {
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
 	// size of the claim. It can only grow.
+	// Default: 2Gi.
 	// +optional
 	// +kubebuilder:default="2Gi"
-	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$') && quantity(string(self)).isGreaterThan(quantity('0'))",message="must be a quantity greater than 0, such as 2Gi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$') && quantity(string(self)).isGreaterThan(quantity('0'))",message="must be a quantity greater than 0, such as 2Gi",messageExpression="'must be a quantity greater than 0, such as 2Gi: got ' + string(self)"
 	Size *resource.Quantity `json:"size,omitempty"`
 }
 
@@ -111,6 +142,7 @@ type NATSJournal struct {
 	URL string `json:"url,omitempty"`
 
 	// replicas of the stream in the NATS cluster.
+	// Default: 3.
 	// +optional
 	// +kubebuilder:default=3
 	// +kubebuilder:validation:Enum=1;3;5
@@ -135,18 +167,20 @@ type NATSJournal struct {
 	TLS *NATSTLS `json:"tls,omitempty"`
 
 	// maxBytes is how much the stream holds.
+	// Default: 10Gi.
 	// +optional
 	// +kubebuilder:default="10Gi"
-	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$') && quantity(string(self)).isGreaterThan(quantity('0'))",message="must be a quantity greater than 0, such as 10Gi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$') && quantity(string(self)).isGreaterThan(quantity('0'))",message="must be a quantity greater than 0, such as 10Gi",messageExpression="'must be a quantity greater than 0, such as 10Gi: got ' + string(self)"
 	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
 
 	// retention is how long delivered events are kept for replay.
+	// Default: 72h.
 	// +optional
 	// +kubebuilder:default="72h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0"
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0",messageExpression="'must be more than 0: got ' + self"
 	Retention *metav1.Duration `json:"retention,omitempty"`
 }
 

@@ -54,12 +54,13 @@ const (
 // +kubebuilder:storageversion
 // +kubebuilder:resource:shortName=pbx,categories=pbxhook
 // +kubebuilder:printcolumn:name="Provider",type=string,JSONPath=`.spec.provider`
-// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.spec.version`
+// +kubebuilder:printcolumn:name="Version",type=string,priority=1,JSONPath=`.spec.version`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Targets",type=string,JSONPath=`.status.conditions[?(@.type=="TargetsHealthy")].status`
 // +kubebuilder:printcolumn:name="Received",type=integer,JSONPath=`.status.events.received`
 // +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.events.pending`
-// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.address.url`
+// +kubebuilder:printcolumn:name="URL",type=string,priority=1,JSONPath=`.status.address.url`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 52",message="metadata.name must start with a letter, contain only a-z, 0-9 and -, and have at most 52 characters, because the receiver's Service is named after it"
 type PBXWebhook struct {
@@ -90,25 +91,27 @@ type PBXWebhookList struct {
 
 // PBXWebhookSpec is what is wanted of a webhook.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.version) || self.provider == 'Simotel'",fieldPath=".version",message="version is Simotel's alone: remove it, other providers have one format"
-// +kubebuilder:validation:XValidation:rule="!has(self.method) || self.provider != 'VoIPstudio' || self.method == 'POST'",fieldPath=".method",message="VoIPstudio sends POST alone: set POST or remove method"
+// +kubebuilder:validation:XValidation:rule="!has(self.version) || self.provider == 'Simotel'",fieldPath=".version",message="version is Simotel's alone: remove it, other providers have one format",messageExpression="'version is Simotel\\'s alone: remove it, other providers have one format; got ' + self.version + ' of ' + self.provider"
+// +kubebuilder:validation:XValidation:rule="!has(self.method) || self.provider != 'VoIPstudio' || self.method == 'POST'",fieldPath=".method",message="VoIPstudio sends POST alone: set POST or remove method",messageExpression="'VoIPstudio sends POST alone: set POST or remove method; got ' + self.method"
 // +kubebuilder:validation:XValidation:rule="has(self.timeZone) || self.provider != 'Acefone'",message="timeZone is required for Acefone, whose times carry no offset: set the zone chosen in its panel, such as Asia/Kolkata"
 // +kubebuilder:validation:XValidation:rule="!has(self.fields) || self.provider == 'Acefone'",fieldPath=".fields",message="fields is Acefone's alone, whose body is a template that the customer edits"
 // +kubebuilder:validation:XValidation:rule="!has(self.filter) || !has(self.filter.contexts) || self.provider == 'VoIPstudio'",fieldPath=".filter.contexts",message="contexts is VoIPstudio's alone: other providers send none"
-// +kubebuilder:validation:XValidation:rule="!has(self.events) || self.provider != 'Simotel' || self.events.all(e, e in ['Cdr', 'NewState', 'IncomingCall', 'OutgoingCall', 'Transfer', 'ExtenAdded', 'ExtenRemoved', 'IncomingFax', 'OutgoingFax', 'CdrQueue', 'VoiceMail', 'VoiceMailEmail', 'Survey', 'Ping', 'TrunkNewState', 'TrunkAdded', 'TrunkRemoved', 'AutoDialerReport', 'ReservedCallInFront'])",fieldPath=".events",message="events of Simotel are Cdr, NewState, IncomingCall, OutgoingCall, Transfer, ExtenAdded, ExtenRemoved, IncomingFax, OutgoingFax, CdrQueue, VoiceMail, VoiceMailEmail, Survey, Ping, TrunkNewState, TrunkAdded, TrunkRemoved, AutoDialerReport, ReservedCallInFront"
-// +kubebuilder:validation:XValidation:rule="!has(self.events) || self.provider != 'VoIPstudio' || self.events.all(e, e in ['call.initial', 'call.ringing', 'call.connected', 'call.hold', 'call.unhold', 'call.missed', 'call.hangup', 'call.dtmf', 'sms.received', 'queue.wrapup', 'monitor.audio_ready', 'CallStateChange', 'CallRinging', 'CallConnected', 'CallEnded', 'CallMissed', 'CallDTMF', 'SMSReceived', 'QueueWrapUp'])",fieldPath=".events",message="events of VoIPstudio are call.initial, call.ringing, call.connected, call.hold, call.unhold, call.missed, call.hangup, call.dtmf, sms.received, queue.wrapup, monitor.audio_ready, or its panel's categories CallStateChange, CallRinging, CallConnected, CallEnded, CallMissed, CallDTMF, SMSReceived, QueueWrapUp"
-// +kubebuilder:validation:XValidation:rule="!has(self.events) || self.provider != 'Acefone' || self.events.all(e, e in ['CallReceivedOnServer', 'CallAnsweredOnIVR', 'CallAnsweredOnRingGroup', 'CallAnsweredOnCallQueue', 'CallAnsweredByExtension', 'CallAnsweredByCustomer', 'CallMissed', 'CallHangup', 'CallMissedOrAnswered', 'DTMFOption', 'DialedOnExtensions'])",fieldPath=".events",message="events of Acefone are its triggers CallReceivedOnServer, CallAnsweredOnIVR, CallAnsweredOnRingGroup, CallAnsweredOnCallQueue, CallAnsweredByExtension, CallAnsweredByCustomer, CallMissed, CallHangup, CallMissedOrAnswered, DTMFOption, DialedOnExtensions"
-// +kubebuilder:validation:XValidation:rule="self.receiver.replicas <= 1 || has(self.journal.nats)",fieldPath=".receiver.replicas",message="more than one replica needs journal.nats: an embedded journal has one writer"
-// +kubebuilder:validation:XValidation:rule="!has(self.journal.embedded) || self.targets.all(t, duration(t.retry.maxAge) <= duration(self.journal.embedded.retention))",fieldPath=".targets",message="retry.maxAge of every target (24h unless set) must be within journal.embedded.retention (72h unless set)"
-// +kubebuilder:validation:XValidation:rule="!has(self.journal.nats) || self.targets.all(t, duration(t.retry.maxAge) <= duration(self.journal.nats.retention))",fieldPath=".targets",message="retry.maxAge of every target (24h unless set) must be within journal.nats.retention (72h unless set)"
+// +kubebuilder:validation:XValidation:rule="!has(self.events) || self.provider != 'Simotel' || self.events.all(e, e in ['Cdr', 'NewState', 'IncomingCall', 'OutgoingCall', 'Transfer', 'ExtenAdded', 'ExtenRemoved', 'IncomingFax', 'OutgoingFax', 'CdrQueue', 'VoiceMail', 'VoiceMailEmail', 'Survey', 'Ping', 'TrunkNewState', 'TrunkAdded', 'TrunkRemoved', 'AutoDialerReport', 'ReservedCallInFront'])",fieldPath=".events",message="events of Simotel are Cdr, NewState, IncomingCall, OutgoingCall, Transfer, ExtenAdded, ExtenRemoved, IncomingFax, OutgoingFax, CdrQueue, VoiceMail, VoiceMailEmail, Survey, Ping, TrunkNewState, TrunkAdded, TrunkRemoved, AutoDialerReport, ReservedCallInFront",messageExpression="'events of Simotel are Cdr, NewState, IncomingCall, OutgoingCall, Transfer, ExtenAdded, ExtenRemoved, IncomingFax, OutgoingFax, CdrQueue, VoiceMail, VoiceMailEmail, Survey, Ping, TrunkNewState, TrunkAdded, TrunkRemoved, AutoDialerReport, ReservedCallInFront: got ' + self.events.filter(e, !(e in ['Cdr', 'NewState', 'IncomingCall', 'OutgoingCall', 'Transfer', 'ExtenAdded', 'ExtenRemoved', 'IncomingFax', 'OutgoingFax', 'CdrQueue', 'VoiceMail', 'VoiceMailEmail', 'Survey', 'Ping', 'TrunkNewState', 'TrunkAdded', 'TrunkRemoved', 'AutoDialerReport', 'ReservedCallInFront']))[0]"
+// +kubebuilder:validation:XValidation:rule="!has(self.events) || self.provider != 'VoIPstudio' || self.events.all(e, e in ['call.initial', 'call.ringing', 'call.connected', 'call.hold', 'call.unhold', 'call.missed', 'call.hangup', 'call.dtmf', 'sms.received', 'queue.wrapup', 'monitor.audio_ready', 'CallStateChange', 'CallRinging', 'CallConnected', 'CallEnded', 'CallMissed', 'CallDTMF', 'SMSReceived', 'QueueWrapUp'])",fieldPath=".events",message="events of VoIPstudio are call.initial, call.ringing, call.connected, call.hold, call.unhold, call.missed, call.hangup, call.dtmf, sms.received, queue.wrapup, monitor.audio_ready, or its panel's categories CallStateChange, CallRinging, CallConnected, CallEnded, CallMissed, CallDTMF, SMSReceived, QueueWrapUp",messageExpression="'events of VoIPstudio are call.initial, call.ringing, call.connected, call.hold, call.unhold, call.missed, call.hangup, call.dtmf, sms.received, queue.wrapup, monitor.audio_ready, or its panel\\'s categories CallStateChange, CallRinging, CallConnected, CallEnded, CallMissed, CallDTMF, SMSReceived, QueueWrapUp: got ' + self.events.filter(e, !(e in ['call.initial', 'call.ringing', 'call.connected', 'call.hold', 'call.unhold', 'call.missed', 'call.hangup', 'call.dtmf', 'sms.received', 'queue.wrapup', 'monitor.audio_ready', 'CallStateChange', 'CallRinging', 'CallConnected', 'CallEnded', 'CallMissed', 'CallDTMF', 'SMSReceived', 'QueueWrapUp']))[0]"
+// +kubebuilder:validation:XValidation:rule="!has(self.events) || self.provider != 'Acefone' || self.events.all(e, e in ['CallReceivedOnServer', 'CallAnsweredOnIVR', 'CallAnsweredOnRingGroup', 'CallAnsweredOnCallQueue', 'CallAnsweredByExtension', 'CallAnsweredByCustomer', 'CallMissed', 'CallHangup', 'CallMissedOrAnswered', 'DTMFOption', 'DialedOnExtensions'])",fieldPath=".events",message="events of Acefone are its triggers CallReceivedOnServer, CallAnsweredOnIVR, CallAnsweredOnRingGroup, CallAnsweredOnCallQueue, CallAnsweredByExtension, CallAnsweredByCustomer, CallMissed, CallHangup, CallMissedOrAnswered, DTMFOption, DialedOnExtensions",messageExpression="'events of Acefone are its triggers CallReceivedOnServer, CallAnsweredOnIVR, CallAnsweredOnRingGroup, CallAnsweredOnCallQueue, CallAnsweredByExtension, CallAnsweredByCustomer, CallMissed, CallHangup, CallMissedOrAnswered, DTMFOption, DialedOnExtensions: got ' + self.events.filter(e, !(e in ['CallReceivedOnServer', 'CallAnsweredOnIVR', 'CallAnsweredOnRingGroup', 'CallAnsweredOnCallQueue', 'CallAnsweredByExtension', 'CallAnsweredByCustomer', 'CallMissed', 'CallHangup', 'CallMissedOrAnswered', 'DTMFOption', 'DialedOnExtensions']))[0]"
+// +kubebuilder:validation:XValidation:rule="self.receiver.replicas <= 1 || (has(self.journal) && has(self.journal.nats))",fieldPath=".receiver.replicas",message="more than one replica needs journal.nats: an embedded journal has one writer"
+// +kubebuilder:validation:XValidation:rule="(has(self.journal) && has(self.journal.nats)) || self.targets.all(t, duration(t.retry.maxAge) <= duration(has(self.journal) && has(self.journal.embedded) ? self.journal.embedded.retention : '72h'))",fieldPath=".targets",message="retry.maxAge of every target (24h unless set) must be within journal.embedded.retention (72h unless set)"
+// +kubebuilder:validation:XValidation:rule="!has(self.journal) || !has(self.journal.nats) || self.targets.all(t, duration(t.retry.maxAge) <= duration(self.journal.nats.retention))",fieldPath=".targets",message="retry.maxAge of every target (24h unless set) must be within journal.nats.retention (72h unless set)"
+// +kubebuilder:validation:XValidation:rule="(has(self.journal) && has(self.journal.nats)) || (has(oldSelf.journal) && has(oldSelf.journal.nats)) || (has(self.journal) && has(self.journal.embedded) && has(self.journal.embedded.storage) && has(self.journal.embedded.storage.emptyDir)) == (has(oldSelf.journal) && has(oldSelf.journal.embedded) && has(oldSelf.journal.embedded.storage) && has(oldSelf.journal.embedded.storage.emptyDir))",fieldPath=".journal.embedded.storage",message="storage cannot change between claim and emptyDir, because the events kept in the old one would not be delivered: make another PBXWebhook"
 type PBXWebhookSpec struct {
 	// provider is the make of the PBX. It cannot be changed: make another PBXWebhook instead.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="provider cannot be changed: make another PBXWebhook"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="provider cannot be changed: make another PBXWebhook",messageExpression="'provider cannot be changed from ' + oldSelf + ' to ' + self + ': make another PBXWebhook'"
 	Provider Provider `json:"provider,omitempty"`
 
 	// enabled is whether events are received. When false the receiver is scaled to zero and its
 	// journal is kept.
+	// Default: true.
 	// +optional
 	// +kubebuilder:default=true
 	Enabled *bool `json:"enabled,omitempty"`
@@ -142,7 +145,7 @@ type PBXWebhookSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinProperties=1
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['call.id', 'call.legId', 'call.direction', 'call.from.number', 'call.to.number', 'call.did', 'call.queue', 'call.agents', 'call.startTime', 'call.answerTime', 'call.endTime', 'call.durationSeconds', 'call.talkSeconds', 'call.waitSeconds', 'call.disposition', 'call.hangupCause', 'call.recording', 'call.digits'])",message="keys are the canonical fields call.id, call.legId, call.direction, call.from.number, call.to.number, call.did, call.queue, call.agents, call.startTime, call.answerTime, call.endTime, call.durationSeconds, call.talkSeconds, call.waitSeconds, call.disposition, call.hangupCause, call.recording, call.digits"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['call.id', 'call.legId', 'call.direction', 'call.from.number', 'call.to.number', 'call.did', 'call.queue', 'call.agents', 'call.startTime', 'call.answerTime', 'call.endTime', 'call.durationSeconds', 'call.talkSeconds', 'call.waitSeconds', 'call.disposition', 'call.hangupCause', 'call.recording', 'call.digits'])",message="keys are the canonical fields call.id, call.legId, call.direction, call.from.number, call.to.number, call.did, call.queue, call.agents, call.startTime, call.answerTime, call.endTime, call.durationSeconds, call.talkSeconds, call.waitSeconds, call.disposition, call.hangupCause, call.recording, call.digits",messageExpression="'keys are the canonical fields, such as call.id, call.from.number and call.queue; got ' + self.filter(k, !(k in ['call.id', 'call.legId', 'call.direction', 'call.from.number', 'call.to.number', 'call.did', 'call.queue', 'call.agents', 'call.startTime', 'call.answerTime', 'call.endTime', 'call.durationSeconds', 'call.talkSeconds', 'call.waitSeconds', 'call.disposition', 'call.hangupCause', 'call.recording', 'call.digits']))[0]"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) > 0)",message="each value names a key of the body template and cannot be empty"
 	Fields map[string]FieldKey `json:"fields,omitempty"`
 
@@ -175,11 +178,12 @@ type PBXWebhookSpec struct {
 	Targets []Target `json:"targets,omitempty"`
 
 	// journal is where events are kept until all targets have them.
+	// When absent: embedded, with a claim of 2Gi, of which 1Gi is used and which keeps delivered events for 72h.
 	// +optional
-	// +kubebuilder:default:={"embedded":{"maxBytes":"1Gi","retention":"72h","storage":{"claim":{"size":"2Gi"}}}}
 	Journal Journal `json:"journal,omitzero"`
 
 	// receiver says how the receiver runs.
+	// Default: {}.
 	// +optional
 	// +kubebuilder:default={}
 	Receiver Receiver `json:"receiver,omitzero"`
@@ -248,7 +252,7 @@ const (
 // Credentials say how the PBX shows that it is the PBX.
 //
 // +kubebuilder:validation:MinProperties=1
-// +kubebuilder:validation:XValidation:rule="has(self.secretRef) != has(self.anonymous)",message="exactly one of secretRef and anonymous must be set"
+// +kubebuilder:validation:XValidation:rule="has(self.secretRef) != has(self.anonymous)",message="exactly one of secretRef and anonymous must be set",messageExpression="'exactly one of secretRef and anonymous must be set: got ' + (has(self.secretRef) ? 'both' : 'neither')"
 // +kubebuilder:validation:XValidation:rule="!has(self.tokenName) || has(self.secretRef)",fieldPath=".tokenName",message="tokenName needs secretRef: the token is read from that Secret"
 type Credentials struct {
 	// secretRef names a Secret in this namespace with the keys username and password, or token, or

@@ -7,6 +7,7 @@ import (
 // Receiver says how the receiver runs.
 type Receiver struct {
 	// replicas is the number of receiver pods. More than one needs journal.nats.
+	// Default: 1.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
@@ -52,17 +53,17 @@ type Resources struct {
 type ResourceList struct {
 	// cpu time in cores, such as 50m.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 50m"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 50m",messageExpression="'must be a quantity, such as 50m: got ' + string(self)"
 	CPU *resource.Quantity `json:"cpu,omitempty"`
 
 	// memory in bytes, such as 64Mi.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 64Mi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 64Mi",messageExpression="'must be a quantity, such as 64Mi: got ' + string(self)"
 	Memory *resource.Quantity `json:"memory,omitempty"`
 
 	// ephemeral-storage in bytes, such as 1Gi.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 1Gi"
+	// +kubebuilder:validation:XValidation:rule="string(self).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$')",message="must be a quantity, such as 1Gi",messageExpression="'must be a quantity, such as 1Gi: got ' + string(self)"
 	EphemeralStorage *resource.Quantity `json:"ephemeral-storage,omitempty"`
 }
 

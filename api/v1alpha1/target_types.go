@@ -43,9 +43,9 @@ const (
 
 // Target is a service that events are forwarded to.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.service)",message="exactly one of url and service must be set"
-// +kubebuilder:validation:XValidation:rule="has(self.template) == (self.format == 'Template')",fieldPath=".template",message="template goes with format Template, and only with it"
-// +kubebuilder:validation:XValidation:rule="self.method == 'POST' || self.format == 'Template'",fieldPath=".method",message="method other than POST goes with format Template only"
+// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.service)",message="exactly one of url and service must be set",messageExpression="'exactly one of url and service must be set: got ' + (has(self.url) ? 'both' : 'neither')"
+// +kubebuilder:validation:XValidation:rule="has(self.template) == (self.format == 'Template')",fieldPath=".template",message="template goes with format Template, and only with it",messageExpression="'template goes with format Template, and only with it: got format ' + self.format + (has(self.template) ? ' and a template' : ' and none')"
+// +kubebuilder:validation:XValidation:rule="self.method == 'POST' || self.format == 'Template'",fieldPath=".method",message="method other than POST goes with format Template only",messageExpression="'method other than POST goes with format Template only: got ' + self.method + ' and ' + self.format"
 // +kubebuilder:validation:XValidation:rule="!has(self.auth) || !has(self.headers) || !self.headers.exists(h, h.name.lowerAscii() == 'authorization')",fieldPath=".headers",message="auth and a header Authorization say the same twice: remove one"
 type Target struct {
 	// name of the target, unique in this webhook. A renamed target is a new one.
@@ -83,6 +83,7 @@ type Target struct {
 	Expression string `json:"expression,omitempty"`
 
 	// format is the shape in which this target gets an event.
+	// Default: CloudEvents.
 	// +optional
 	// +kubebuilder:default=CloudEvents
 	Format Format `json:"format,omitempty"`
@@ -94,6 +95,7 @@ type Target struct {
 	Template string `json:"template,omitempty"`
 
 	// method that requests are sent with. GET and PUT go with format Template only.
+	// Default: POST.
 	// +optional
 	// +kubebuilder:default=POST
 	// +kubebuilder:validation:Enum=POST;PUT;GET
@@ -121,25 +123,29 @@ type Target struct {
 	TLS *TargetTLS `json:"tls,omitempty"`
 
 	// timeout of one attempt, from connecting to the end of the answer.
+	// Default: 10s.
 	// +optional
 	// +kubebuilder:default="10s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s') && duration(self) <= duration('5m')",message="must be more than 0 and at most 5m"
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s') && duration(self) <= duration('5m')",message="must be more than 0 and at most 5m",messageExpression="'must be more than 0 and at most 5m: got ' + self"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
 	// retry says how often and how long an event is tried again.
+	// Default: maxAge 24h, initialDelay 1s, maxDelay 5m.
 	// +optional
 	// +kubebuilder:default:={"maxAge":"24h","initialDelay":"1s","maxDelay":"5m"}
 	Retry Retry `json:"retry,omitzero"`
 
 	// order says which events wait for each other: those of one call (PerCall), or None.
+	// Default: PerCall.
 	// +optional
 	// +kubebuilder:default=PerCall
 	Order Order `json:"order,omitempty"`
 
 	// concurrency is how many requests to this target are under way at once.
+	// Default: 16.
 	// +optional
 	// +kubebuilder:default=16
 	// +kubebuilder:validation:Minimum=1
@@ -161,6 +167,7 @@ type ServiceReference struct {
 	Name string `json:"name,omitempty"`
 
 	// port of the Service.
+	// Default: 80.
 	// +optional
 	// +kubebuilder:default=80
 	// +kubebuilder:validation:Minimum=1
@@ -168,6 +175,7 @@ type ServiceReference struct {
 	Port int32 `json:"port,omitempty"`
 
 	// path that events are sent to.
+	// Default: /.
 	// +optional
 	// +kubebuilder:default=/
 	// +kubebuilder:validation:MinLength=1
@@ -178,8 +186,8 @@ type ServiceReference struct {
 
 // Header is a header that every request to a target carries.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.value) != has(self.valueFrom)",message="exactly one of value and valueFrom must be set"
-// +kubebuilder:validation:XValidation:rule="!(self.name.lowerAscii() in ['host', 'content-length', 'content-type', 'transfer-encoding', 'connection', 'te', 'trailer', 'upgrade', 'keep-alive', 'proxy-connection', 'expect', 'traceparent', 'tracestate']) && !self.name.lowerAscii().startsWith('webhook-') && !self.name.lowerAscii().startsWith('ce-') && !self.name.lowerAscii().startsWith('pbxhook-')",fieldPath=".name",message="this header is set by the receiver itself"
+// +kubebuilder:validation:XValidation:rule="has(self.value) != has(self.valueFrom)",message="exactly one of value and valueFrom must be set",messageExpression="'exactly one of value and valueFrom must be set: got ' + (has(self.value) ? 'both' : 'neither')"
+// +kubebuilder:validation:XValidation:rule="!(self.name.lowerAscii() in ['host', 'content-length', 'content-type', 'transfer-encoding', 'connection', 'te', 'trailer', 'upgrade', 'keep-alive', 'proxy-connection', 'expect', 'traceparent', 'tracestate']) && !self.name.lowerAscii().startsWith('webhook-') && !self.name.lowerAscii().startsWith('ce-') && !self.name.lowerAscii().startsWith('pbxhook-')",fieldPath=".name",message="this header is set by the receiver itself",messageExpression="'the header ' + self.name + ' is set by the receiver itself: remove it'"
 type Header struct {
 	// name of the header.
 	// +required
@@ -201,7 +209,7 @@ type Header struct {
 
 // TargetAuth is how the receiver shows a target who it is.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.basic) != has(self.bearer)",message="exactly one of basic and bearer must be set"
+// +kubebuilder:validation:XValidation:rule="has(self.basic) != has(self.bearer)",message="exactly one of basic and bearer must be set",messageExpression="'exactly one of basic and bearer must be set: got ' + (has(self.basic) ? 'both' : 'neither')"
 type TargetAuth struct {
 	// basic sends the keys username and password of a Secret as HTTP Basic authentication.
 	// +optional
@@ -234,7 +242,7 @@ type TargetTLS struct {
 
 // CASource is where a CA bundle comes from.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.configMapKeyRef) != has(self.secretKeyRef)",message="exactly one of configMapKeyRef and secretKeyRef must be set"
+// +kubebuilder:validation:XValidation:rule="has(self.configMapKeyRef) != has(self.secretKeyRef)",message="exactly one of configMapKeyRef and secretKeyRef must be set",messageExpression="'exactly one of configMapKeyRef and secretKeyRef must be set: got ' + (has(self.configMapKeyRef) ? 'both' : 'neither')"
 type CASource struct {
 	// configMapKeyRef names the key of a ConfigMap in this namespace.
 	// +optional
@@ -247,34 +255,37 @@ type CASource struct {
 
 // Retry says how often and how long an event is tried again.
 //
-// +kubebuilder:validation:XValidation:rule="duration(self.initialDelay) <= duration(self.maxDelay)",fieldPath=".initialDelay",message="initialDelay (1s unless set) must be at most maxDelay (5m unless set)"
+// +kubebuilder:validation:XValidation:rule="duration(self.initialDelay) <= duration(self.maxDelay)",fieldPath=".initialDelay",message="initialDelay (1s unless set) must be at most maxDelay (5m unless set)",messageExpression="'initialDelay (1s unless set) must be at most maxDelay (5m unless set): got ' + self.initialDelay + ' and ' + self.maxDelay"
 type Retry struct {
 	// maxAge is how long after it was received an event is tried. Then it becomes a dead letter.
+	// Default: 24h.
 	// +optional
 	// +kubebuilder:default="24h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0"
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0",messageExpression="'must be more than 0: got ' + self"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 
 	// initialDelay is the longest wait before the second attempt; it doubles with each one. Each
 	// wait is drawn at random between 0 and that.
+	// Default: 1s.
 	// +optional
 	// +kubebuilder:default="1s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0"
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be more than 0",messageExpression="'must be more than 0: got ' + self"
 	InitialDelay *metav1.Duration `json:"initialDelay,omitempty"`
 
 	// maxDelay is the longest wait between two attempts.
+	// Default: 5m.
 	// +optional
 	// +kubebuilder:default="5m"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s') && duration(self) <= duration('24h')",message="must be more than 0 and at most 24h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s') && duration(self) <= duration('24h')",message="must be more than 0 and at most 24h",messageExpression="'must be more than 0 and at most 24h: got ' + self"
 	MaxDelay *metav1.Duration `json:"maxDelay,omitempty"`
 
 	// maxAttempts is how many attempts that the target answered an event has. When absent, only

@@ -119,7 +119,7 @@ func (v *Validator) explain(content map[string]any, err *field.Error) string {
 	if match := bodyMessage.FindStringSubmatch(err.Detail); match != nil {
 		return explainBody(match[1], err, v.schemaAt(err.Field), got)
 	}
-	if v.isScalar(err.Field) && there && !strings.Contains(err.Detail, fmt.Sprint(value)) {
+	if v.isScalar(err.Field) && there && !strings.Contains(err.Detail, fmt.Sprint(value)) && !strings.Contains(err.Detail, "got ") {
 		return err.Detail + ", got " + got
 	}
 	return err.Detail

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -85,6 +86,7 @@ var ruleCases = map[string]ruleCase{
 	"events of Simotel":           {base: simotel, set: `{events: [NewState, Cdr, ReservedCallInFront]}`},
 	"events of another provider":  {base: simotel, set: `{events: [call.hangup]}`, want: "events of Simotel are"},
 	"events of VoIPstudio":        {base: voipstudio, set: `{events: [call.hangup, monitor.audio_ready, CallStateChange, QueueWrapUp]}`},
+	"events name the wrong one":   {base: simotel, set: `{events: [Cdr, Cdrs]}`, want: "ReservedCallInFront: got Cdrs"},
 	"events unknown to VoIP":      {base: voipstudio, set: `{events: [CallHangup]}`, want: "events of VoIPstudio are"},
 	"events of Acefone":           {base: acefone, set: `{events: [CallMissed, DTMFOption]}`},
 	"events unknown to Acefone":   {base: acefone, set: `{events: [Cdr]}`, want: "events of Acefone are"},
@@ -159,7 +161,7 @@ var ruleCases = map[string]ruleCase{
 	"maxAge over retention":   {base: simotel, set: `{targets: [{name: a, url: "http://a", retry: {maxAge: 73h}}]}`, want: "must be within journal.embedded.retention"},
 	"retention under maxAge":  {base: simotel, set: `{journal: {embedded: {retention: 1h}}}`, want: "must be within journal.embedded.retention"},
 	"retention and maxAge":    {base: simotel, set: `{journal: {embedded: {retention: 1h}}, targets: [{name: a, url: "http://a", retry: {maxAge: 1h}}]}`},
-	"maxAge over nats":        {base: simotel, set: `{journal: {embedded: null, nats: {url: "nats://n", retention: 1h}}}`, want: "must be within journal.nats.retention"},
+	"maxAge over nats":        {base: simotel, set: `{journal: {nats: {url: "nats://n", retention: 1h}}}`, want: "must be within journal.nats.retention"},
 	"delays crossed":          {base: simotel, set: `{targets: [{name: a, url: "http://a", retry: {initialDelay: 6m}}]}`, want: "initialDelay (1s unless set) must be at most maxDelay"},
 	"maxAttempts 0":           {base: simotel, set: `{targets: [{name: a, url: "http://a", retry: {maxAttempts: 0}}]}`, want: "maxAttempts"},
 	"order unknown":           {base: simotel, set: `{targets: [{name: a, url: "http://a", order: Strict}]}`, want: "Unsupported value"},
@@ -168,35 +170,39 @@ var ruleCases = map[string]ruleCase{
 	"rate limit":              {base: simotel, set: `{targets: [{name: a, url: "http://a", rateLimit: {perSecond: 50, burst: 100}}]}`},
 	"rate limit without rate": {base: simotel, set: `{targets: [{name: a, url: "http://a", rateLimit: {burst: 100}}]}`, want: "perSecond"},
 
-	"journal empty":           {base: simotel, set: `{journal: {}}`, want: "exactly one of embedded and nats"},
-	"journal both":            {base: simotel, set: `{journal: {embedded: {}, nats: {url: "nats://n"}}}`, want: "exactly one of embedded and nats"},
-	"journal on emptyDir":     {base: simotel, set: `{journal: {embedded: {storage: {emptyDir: {}}}}}`},
-	"journal on both":         {base: simotel, set: `{journal: {embedded: {storage: {emptyDir: {}, claim: {}}}}}`, want: "exactly one of claim and emptyDir"},
-	"journal from claim away": {base: simotel, set: `{journal: {embedded: {storage: {claim: {}}}}}`, then: `{journal: {embedded: {storage: {claim: null, emptyDir: {}}}}}`, want: "storage cannot change between claim and emptyDir"},
-	"journal of 0 bytes":      {base: simotel, set: `{journal: {embedded: {maxBytes: "0"}}}`, want: "must be a quantity greater than 0"},
-	"journal over its claim":  {base: simotel, set: `{journal: {embedded: {maxBytes: 2Gi}}}`, want: "must be less than the claim's size"},
-	"journal in its claim":    {base: simotel, set: `{journal: {embedded: {maxBytes: 9Gi, storage: {claim: {size: 10Gi}}}}}`},
-	"claim in whole numbers":  {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 5000000000}}}}}`},
-	"claim grows":             {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 2Gi}}}}}`, then: `{journal: {embedded: {storage: {claim: {size: 3Gi}}}}}`},
-	"claim shrinks":           {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 3Gi}}}}}`, then: `{journal: {embedded: {storage: {claim: {size: 2Gi}}}}}`, want: "size can only grow"},
-	"class changed":           {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{journal: {embedded: {storage: {claim: {storageClassName: slow}}}}}`, want: "storageClassName cannot be changed"},
-	"class removed":           {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{journal: {embedded: {storage: {claim: {storageClassName: null}}}}}`, want: "storageClassName cannot be changed"},
-	"class kept":              {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{enabled: false}`},
-	"nats":                    {base: simotel, set: `{journal: {embedded: null, nats: {url: "nats://a:4222,nats://b:4222", credentialsSecretRef: {name: nats}}}}`},
-	"embedded to nats":        {base: simotel, set: `{}`, then: `{journal: {embedded: null, nats: {url: "nats://a"}}}`},
-	"nats to embedded":        {base: simotel, set: `{journal: {embedded: null, nats: {url: "nats://a"}}}`, then: `{journal: {nats: null, embedded: {}}}`},
-	"nats moves":              {base: simotel, set: `{journal: {embedded: null, nats: {url: "nats://a"}}}`, then: `{journal: {nats: {url: "nats://b"}}}`},
-	"nats with user info":     {base: simotel, set: `{journal: {embedded: null, nats: {url: "nats://u:p@a:4222"}}}`, want: "url"},
-	"nats with two replicas":  {base: simotel, set: `{journal: {embedded: null, nats: {url: "nats://a", replicas: 2}}}`, want: "replicas"},
-	"deletion policy unknown": {base: simotel, set: `{journal: {deletionPolicy: Keep}}`, want: "Unsupported value"},
-	"two replicas embedded":   {base: simotel, set: `{receiver: {replicas: 2}}`, want: "more than one replica needs journal.nats"},
-	"two replicas on nats":    {base: simotel, set: `{receiver: {replicas: 2}, journal: {embedded: null, nats: {url: "nats://a"}}}`},
-	"no replicas":             {base: simotel, set: `{receiver: {replicas: 0}}`, want: "replicas"},
-	"receiver complete":       {base: simotel, set: `{receiver: {resources: {limits: {memory: 128Mi}, requests: {cpu: 50m, memory: 32Mi}}, tls: {secretRef: {name: t}}, pod: {labels: {a: b}, annotations: {a/b: "c d"}, nodeSelector: {kubernetes.io/os: linux}, tolerations: [{operator: Exists, tolerationSeconds: 5}], priorityClassName: high, imagePullSecrets: [{name: p}]}}}`},
-	"a label of ours":         {base: simotel, set: `{receiver: {pod: {labels: {app.kubernetes.io/name: x}}}}`, want: "pbxhook's own"},
-	"a label that is none":    {base: simotel, set: `{receiver: {pod: {labels: {a: "b c"}}}}`, want: "valid labels"},
-	"an annotation of ours":   {base: simotel, set: `{receiver: {pod: {annotations: {pbxhook.io/config: x}}}}`, want: "not under pbxhook.io/"},
-	"a negative limit":        {base: simotel, set: `{receiver: {resources: {limits: {memory: "-1"}}}}`, want: "must be a quantity"},
+	"journal empty":                {base: simotel, set: `{journal: {}}`},
+	"journal both":                 {base: simotel, set: `{journal: {embedded: {}, nats: {url: "nats://n"}}}`, want: "at most one of embedded and nats"},
+	"journal on emptyDir":          {base: simotel, set: `{journal: {embedded: {storage: {emptyDir: {}}}}}`},
+	"journal on both":              {base: simotel, set: `{journal: {embedded: {storage: {emptyDir: {}, claim: {}}}}}`, want: "at most one of claim and emptyDir"},
+	"journal from claim away":      {base: simotel, set: `{journal: {embedded: {storage: {claim: {}}}}}`, then: `{journal: {embedded: {storage: {claim: null, emptyDir: {}}}}}`, want: "storage cannot change between claim and emptyDir"},
+	"journal of 0 bytes":           {base: simotel, set: `{journal: {embedded: {maxBytes: "0"}}}`, want: "must be a quantity greater than 0"},
+	"journal over its claim":       {base: simotel, set: `{journal: {embedded: {maxBytes: 2Gi}}}`, want: "must be less than the claim's size"},
+	"journal in its claim":         {base: simotel, set: `{journal: {embedded: {maxBytes: 9Gi, storage: {claim: {size: 10Gi}}}}}`},
+	"claim in whole numbers":       {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 5000000000}}}}}`},
+	"claim grows":                  {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 2Gi}}}}}`, then: `{journal: {embedded: {storage: {claim: {size: 3Gi}}}}}`},
+	"claim shrinks":                {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 3Gi}}}}}`, then: `{journal: {embedded: {storage: {claim: {size: 2Gi}}}}}`, want: "size can only grow"},
+	"class changed":                {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{journal: {embedded: {storage: {claim: {storageClassName: slow}}}}}`, want: "storageClassName cannot be changed"},
+	"class removed":                {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{journal: {embedded: {storage: {claim: {storageClassName: null}}}}}`, want: "storageClassName cannot be changed"},
+	"class kept":                   {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{enabled: false}`},
+	"nats":                         {base: simotel, set: `{journal: {nats: {url: "nats://a:4222,nats://b:4222", credentialsSecretRef: {name: nats}}}}`},
+	"embedded to nats":             {base: simotel, set: `{}`, then: `{journal: {nats: {url: "nats://a"}}}`},
+	"nats to embedded":             {base: simotel, set: `{journal: {nats: {url: "nats://a"}}}`, then: `{journal: {nats: null, embedded: {}}}`},
+	"embedded, written, to nats":   {base: simotel, set: `{journal: {embedded: {}}}`, then: `{journal: {nats: {url: "nats://a"}}}`, want: "embedded: null"},
+	"claim by default to emptyDir": {base: simotel, then: `{journal: {embedded: {storage: {emptyDir: {}}}}}`, want: "storage cannot change between claim and emptyDir"},
+	"emptyDir to the default":      {base: simotel, set: `{journal: {embedded: {storage: {emptyDir: {}}}}}`, then: `{journal: {embedded: {storage: null}}}`, want: "storage cannot change between claim and emptyDir"},
+	"emptyDir to nats":             {base: simotel, set: `{journal: {embedded: {storage: {emptyDir: {}}}}}`, then: `{journal: {embedded: null, nats: {url: "nats://a"}}}`},
+	"nats moves":                   {base: simotel, set: `{journal: {nats: {url: "nats://a"}}}`, then: `{journal: {nats: {url: "nats://b"}}}`},
+	"nats with user info":          {base: simotel, set: `{journal: {nats: {url: "nats://u:p@a:4222"}}}`, want: "url"},
+	"nats with two replicas":       {base: simotel, set: `{journal: {nats: {url: "nats://a", replicas: 2}}}`, want: "replicas"},
+	"deletion policy unknown":      {base: simotel, set: `{journal: {deletionPolicy: Keep}}`, want: "Unsupported value"},
+	"two replicas embedded":        {base: simotel, set: `{receiver: {replicas: 2}}`, want: "more than one replica needs journal.nats"},
+	"two replicas on nats":         {base: simotel, set: `{receiver: {replicas: 2}, journal: {embedded: null, nats: {url: "nats://a"}}}`},
+	"no replicas":                  {base: simotel, set: `{receiver: {replicas: 0}}`, want: "replicas"},
+	"receiver complete":            {base: simotel, set: `{receiver: {resources: {limits: {memory: 128Mi}, requests: {cpu: 50m, memory: 32Mi}}, tls: {secretRef: {name: t}}, pod: {labels: {a: b}, annotations: {a/b: "c d"}, nodeSelector: {kubernetes.io/os: linux}, tolerations: [{operator: Exists, tolerationSeconds: 5}], priorityClassName: high, imagePullSecrets: [{name: p}]}}}`},
+	"a label of ours":              {base: simotel, set: `{receiver: {pod: {labels: {app.kubernetes.io/name: x}}}}`, want: "pbxhook's own"},
+	"a label that is none":         {base: simotel, set: `{receiver: {pod: {labels: {a: "b c"}}}}`, want: "valid labels"},
+	"an annotation of ours":        {base: simotel, set: `{receiver: {pod: {annotations: {pbxhook.io/config: x}}}}`, want: "not under pbxhook.io/"},
+	"a negative limit":             {base: simotel, set: `{receiver: {resources: {limits: {memory: "-1"}}}}`, want: "must be a quantity"},
 
 	"exposed by service":   {base: simotel, set: `{expose: {service: {type: NodePort}}}`},
 	"exposed by gateway":   {base: simotel, set: `{expose: {gateway: {parentRefs: [{name: public, namespace: gateways}], hostnames: [pbx.example.com]}}}`},
@@ -327,6 +333,38 @@ func TestDefaultsAreTheServers(t *testing.T) {
 		require.NoError(t, server.Delete(ctx, object))
 		require.Equal(t, theirs.Spec, ours.Spec)
 		require.EqualValues(t, -1, theirs.Status.ObservedGeneration)
+	}
+}
+
+// TestNATSIsOneEdit: a webhook without a journal of its own moves to NATS by adding journal.nats alone, by kubectl
+// edit, by apply on the client's side and on the server's.
+func TestNATSIsOneEdit(t *testing.T) {
+	ctx := context.Background()
+	server, err := client.New(testenv.Config, client.Options{})
+	require.NoError(t, err)
+	const nats = `{journal: {nats: {url: "nats://a"}}}`
+	for name, edit := range map[string]func(*unstructured.Unstructured) error{
+		"update": func(stored *unstructured.Unstructured) error {
+			stored.Object["spec"] = patched(t, stored.Object["spec"].(map[string]any), nats)
+			return server.Update(ctx, stored)
+		},
+		"merge patch": func(stored *unstructured.Unstructured) error { // kubectl apply on the client's side, kubectl edit
+			return server.Patch(ctx, stored, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"journal":{"nats":{"url":"nats://a"}}}}`)))
+		},
+		"server-side apply": func(stored *unstructured.Unstructured) error {
+			return server.Apply(ctx, client.ApplyConfigurationFromUnstructured(webhook(t, stored.GetName(), simotel, nats)), client.FieldOwner("kubectl"), client.ForceOwnership)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			object := webhook(t, "one-edit", simotel, "")
+			require.NoError(t, server.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("kubectl")))
+			t.Cleanup(func() { require.NoError(t, server.Delete(ctx, object)) })
+			stored := object.DeepCopy()
+			require.NoError(t, server.Get(ctx, client.ObjectKeyFromObject(object), stored))
+			_, found, _ := unstructured.NestedMap(stored.Object, "spec", "journal")
+			require.False(t, found, "the schema gives no journal")
+			require.NoError(t, edit(stored))
+		})
 	}
 }
 

@@ -9,13 +9,13 @@ import (
 
 // NeedsClaim is whether the journal lies on a claim.
 func NeedsClaim(w *v1alpha1.PBXWebhook) bool {
-	e := w.Spec.Journal.Embedded
+	e := w.Spec.Journal.EmbeddedOrDefault()
 	return e != nil && e.Storage.Claim != nil
 }
 
 // Volatile is whether the journal goes with the pod.
 func Volatile(w *v1alpha1.PBXWebhook) bool {
-	e := w.Spec.Journal.Embedded
+	e := w.Spec.Journal.EmbeddedOrDefault()
 	return e != nil && e.Storage.EmptyDir != nil
 }
 
@@ -25,16 +25,12 @@ func Claim(w *v1alpha1.PBXWebhook) *corev1ac.PersistentVolumeClaimApplyConfigura
 	if !NeedsClaim(w) {
 		return nil
 	}
-	spec := w.Spec.Journal.Embedded.Storage.Claim
-	size := defaultClaim
-	if spec.Size != nil {
-		size = *spec.Size
-	}
+	spec := w.Spec.Journal.EmbeddedOrDefault().Storage.Claim
 	claim := corev1ac.PersistentVolumeClaim(Name(w.Name), w.Namespace).
 		WithLabels(Labels(w)).
 		WithSpec(corev1ac.PersistentVolumeClaimSpec().
 			WithAccessModes(corev1.ReadWriteOnce).
-			WithResources(corev1ac.VolumeResourceRequirements().WithRequests(corev1.ResourceList{corev1.ResourceStorage: size})))
+			WithResources(corev1ac.VolumeResourceRequirements().WithRequests(corev1.ResourceList{corev1.ResourceStorage: *spec.Size})))
 	if spec.StorageClassName != nil {
 		claim.Spec.WithStorageClassName(*spec.StorageClassName)
 	}

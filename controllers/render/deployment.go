@@ -8,7 +8,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
@@ -26,10 +25,6 @@ const (
 
 	dataVolumeName = "data"
 	drainFirst     = "--drain-first"
-)
-
-var (
-	defaultClaim = resource.MustParse("2Gi")
 )
 
 // Receiver is how receivers run in this cluster, whatever the webhook.
