@@ -47,7 +47,7 @@ func decodeCommand() *cobra.Command {
 			if contentType != "" || header.Get("Content-Type") == "" {
 				header.Set("Content-Type", contentType)
 			}
-			if body, err = wire.Decompress(header, body, event.MaxBody); err != nil {
+			if body, err = wire.Decompress(header, body, event.MaxBody, nil); err != nil {
 				return fmt.Errorf("read the body: %w", err)
 			}
 			request := &event.Request{Method: method, Path: path, Query: query, Body: body, ReceivedAt: time.Now().UTC(), Header: header}

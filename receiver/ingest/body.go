@@ -26,29 +26,35 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *answer) {
 		return nil, bodyTooLarge()
 	}
 	if errors.Is(err, server.ErrBusy) {
-		rejected := reject(http.StatusServiceUnavailable, "the receiver is busy (too many bytes of bodies are in flight): send the event again").
-			with("Retry-After", server.RetryAfter).with("Connection", "close")
-		return nil, &rejected
+		return nil, busy()
 	}
 	if err != nil {
 		rejected := reject(http.StatusBadRequest, "the body ended early or came too slowly").with("Connection", "close")
 		return nil, &rejected
 	}
-	return decompress(r.Header, body)
+	return decompress(w, r.Header, body)
 }
 
 // decompress returns a body without its Content-Encoding, which is not stored: what the journal, filters and targets get is
 // what the PBX compressed.
-func decompress(header http.Header, body []byte) ([]byte, *answer) {
-	plain, err := wire.Decompress(header, body, event.MaxBody)
+func decompress(w http.ResponseWriter, header http.Header, body []byte) ([]byte, *answer) {
+	plain, err := wire.Decompress(header, body, event.MaxBody, func(n int) error { return server.ReserveBody(w, n) })
 	switch {
 	case errors.Is(err, wire.ErrTooLarge):
 		return nil, bodyTooLarge()
+	case errors.Is(err, server.ErrBusy):
+		return nil, busy()
 	case err != nil:
 		rejected := reject(http.StatusUnsupportedMediaType, "%v", err).with("Accept-Encoding", "gzip, deflate")
 		return nil, &rejected
 	}
 	return plain, nil
+}
+
+func busy() *answer {
+	rejected := reject(http.StatusServiceUnavailable, "the receiver is busy (too many bytes of bodies are in flight): send the event again").
+		with("Retry-After", server.RetryAfter).with("Connection", "close")
+	return &rejected
 }
 
 func bodyTooLarge() *answer {

@@ -107,6 +107,7 @@ func exchange(t *testing.T, address, request string) (responses []fieldResponse)
 		require.NoError(t, err)
 		body, err := io.ReadAll(response.Body)
 		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
 		var answer struct{ Type string }
 		_ = json.Unmarshal(body, &answer) // net/http's own 400 is no JSON
 		responses = append(responses, fieldResponse{response.StatusCode, answer.Type})

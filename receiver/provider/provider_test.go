@@ -216,6 +216,13 @@ func fuzz(f *testing.F, p v1alpha1.Provider) {
 	for _, s := range samples(f) {
 		f.Add(s.Path, s.Query, s.ContentType, []byte(s.Body))
 	}
+	for _, c := range fieldCases(f) {
+		if c.Provider == "http" {
+			continue
+		}
+		_, r, _ := c.request(f)
+		f.Add(r.Path, r.Query, r.ContentType(), r.Body)
+	}
 	f.Add("", "", "", []byte(strings.Repeat("{", 2000)))
 	f.Add("/call-hangup", "answered_agent="+strings.Repeat("[", 2000), "", []byte(nil))
 	f.Fuzz(func(t *testing.T, path, query, contentType string, body []byte) {

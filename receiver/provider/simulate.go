@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -179,13 +180,15 @@ func (s *Simulator) Request(to string, m sim.Message) (*http.Request, error) {
 		address.RawQuery = strings.TrimPrefix(address.RawQuery+"&"+body, "&")
 		body = ""
 	}
-	request, err := http.NewRequest(s.method, address.String(), strings.NewReader(body))
+	content, header, err := m.Body(body)
+	if err != nil {
+		return nil, fmt.Errorf("write the body: %w", err)
+	}
+	request, err := http.NewRequest(s.method, address.String(), bytes.NewReader(content))
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
 	}
-	if contentType := m.Style.ContentType(); contentType != "" {
-		request.Header.Set("Content-Type", contentType)
-	}
+	request.Header = header
 	if s.username != "" || s.password != "" {
 		request.SetBasicAuth(s.username, s.password)
 	}

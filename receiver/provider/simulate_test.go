@@ -78,6 +78,8 @@ func sent(t testing.TB, s *provider.Simulator, m sim.Message) *event.Request {
 	require.NoError(t, err)
 	body, err := io.ReadAll(r.Body)
 	require.NoError(t, err)
+	body, err = wire.Decompress(r.Header, body, event.MaxBody, nil)
+	require.NoError(t, err)
 	return &event.Request{
 		Method: r.Method, Path: strings.TrimPrefix(r.URL.Path, "/hooks/a/b"), Query: r.URL.RawQuery,
 		Header: r.Header, Body: body, ReceivedAt: time.Now(),

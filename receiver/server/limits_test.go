@@ -198,6 +198,20 @@ func TestBodiesInFlight(t *testing.T) {
 	require.Equal(t, 200, exchange(t, dial(t, s.Address()), request(190<<10)+strings.Repeat("x", 190<<10)))
 }
 
+// TestReservedBodies: what a handler makes of a body, such as by decompression, counts like the body until the answer.
+func TestReservedBodies(t *testing.T) {
+	limits := server.NewLimits(100, 256<<10, nil)
+	reserved := make(chan error, 2)
+	s := listen(t, server.Options{Limits: limits, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reserved <- server.ReserveBody(w, 100<<10)
+		reserved <- server.ReserveBody(w, 100<<10)
+	})})
+	require.Equal(t, 200, exchange(t, dial(t, s.Address()), "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+	require.NoError(t, <-reserved)
+	require.ErrorIs(t, <-reserved, server.ErrBusy)
+	require.Eventually(t, func() bool { now, _ := limits.BodyBytes(); return now == 0 }, patience, time.Millisecond)
+}
+
 // TestLongHeaders: those who send much of a header share a bound, and small headers are read all the same.
 func TestLongHeaders(t *testing.T) {
 	seen := &rejections{}

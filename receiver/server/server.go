@@ -94,6 +94,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connectionKey{}).(*connection)
 	out := &response{ResponseWriter: w, server: s}
 	b := &body{ReadCloser: r.Body, limits: s.limits, length: r.ContentLength}
+	out.body = b
 	returned := false // and did not panic
 	c.begin()
 	s.limits.requests.Add(1)
@@ -151,7 +152,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 type response struct {
 	http.ResponseWriter
 	server *Server
-	code   int // 0: not written yet; net/http writes 200 where a handler writes nothing
+	body   *body // of the request
+	code   int   // 0: not written yet; net/http writes 200 where a handler writes nothing
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -195,4 +197,18 @@ func (b *body) Read(data []byte) (int, error) {
 	}
 	b.reserved += int64(n)
 	return n, err
+}
+
+// ReserveBody takes room for n more bytes that a handler makes of its request's body, such as by decompression, until the
+// request was answered. It returns ErrBusy where there is none; a writer of another server has no bound.
+func ReserveBody(w http.ResponseWriter, n int) error {
+	out, ok := w.(*response)
+	if !ok {
+		return nil
+	}
+	if !out.body.limits.reserveBody(out.body.reserved, int64(n)) {
+		return ErrBusy
+	}
+	out.body.reserved += int64(n)
+	return nil
 }

@@ -267,6 +267,28 @@ var quirks = []sim.Quirk{
 			m.Path = t.Also[0]
 		}
 	}},
+	{Name: "template-keys", About: "keys that the customer wrote in another way: $call_id, callStatus, start-stamp", Change: templateKeys},
+	sim.Placeholders,
+	sim.Charset,
+	sim.Gzip,
 	sim.Duplicates,
 	sim.OutOfOrder,
+}
+
+// templateKeys spells keys as customers' templates have them.
+func templateKeys(m *sim.Message, _ *sim.Call) {
+	for i, field := range m.Fields {
+		switch key := strings.TrimSpace(field.Key); i % 3 {
+		case 0:
+			m.Fields[i].Key = "$" + key
+		case 1:
+			m.Fields[i].Key = strings.ReplaceAll(key, "_", "-")
+		default:
+			words := strings.Split(key, "_")
+			for n := 1; n < len(words); n++ {
+				words[n] = strings.ToUpper(words[n][:1]) + words[n][1:]
+			}
+			m.Fields[i].Key = strings.Join(words, "")
+		}
+	}
 }

@@ -89,6 +89,7 @@ const (
 	Python                  // {'a': None}, Python's own notation
 	Form                    // a=1&b=2 in the body
 	Query                   // a=1&b=2 in the URL
+	Payload                 // payload={"a":1} in the body
 )
 
 // ContentType is the Content-Type header of a style; empty where there is no body.
@@ -96,7 +97,7 @@ func (s Style) ContentType() string {
 	switch s {
 	case Query:
 		return ""
-	case Form:
+	case Form, Payload:
 		return "application/x-www-form-urlencoded"
 	default:
 		return "application/json"
@@ -107,6 +108,9 @@ func (s Style) ContentType() string {
 func (f Fields) Encode(s Style) string {
 	if s == Form || s == Query {
 		return f.parameters()
+	}
+	if s == Payload {
+		return "payload=" + url.QueryEscape(f.Encode(JSON))
 	}
 	w := writer{style: s}
 	w.fields(f)

@@ -82,6 +82,10 @@ type Message struct {
 	Fields Fields
 	Style  Style
 	At     time.Time
+	// Charset that a body is written in, by its IANA name; empty: UTF-8.
+	Charset string
+	// Gzip compresses the body.
+	Gzip bool
 }
 
 // Quirk is a way in which a PBX differs from its manual, or from another of its kind.
@@ -95,6 +99,8 @@ type Quirk struct {
 // The quirks of whole calls, which all providers have.
 var (
 	Duplicates = Quirk{Name: "duplicates", About: "every third message is sent twice"}
+	Gzip       = Quirk{Name: "gzip", About: "bodies are compressed with gzip", Change: func(m *Message, _ *Call) { m.Gzip = true }}
+	Charset    = Quirk{Name: "charset", About: "bodies are in UTF-16, as some relays write them", Change: func(m *Message, _ *Call) { m.Charset = "utf-16" }}
 	OutOfOrder = Quirk{Name: "out-of-order", About: "the messages of a call come in any order"}
 )
 
@@ -118,3 +124,21 @@ func Reorder(messages []Message, quirks []Quirk, random *rand.Rand) []Message {
 	}
 	return all
 }
+
+// Placeholders are what relays and templates write where there is nothing.
+var Placeholders = Quirk{Name: "placeholders", About: "None, null, undefined, N/A, $name, {name} and {{name}} where there is nothing", Change: func(m *Message, _ *Call) {
+	for i, field := range m.Fields {
+		if field.Value != nil && field.Value != "" {
+			continue
+		}
+		words := []string{"None", "null", "undefined", "N/A", "$" + field.Key, "{" + field.Key + "}", "{{" + field.Key + "}}"}
+		m.Fields[i].Value = words[i%len(words)]
+	}
+}}
+
+// Wrapped is how some relays hand JSON on.
+var Wrapped = Quirk{Name: "wrapped", About: "JSON as the value of payload in a form", Change: func(m *Message, _ *Call) {
+	if m.Style != Query && m.Style != Form {
+		m.Style = Payload
+	}
+}}

@@ -320,6 +320,10 @@ var quirks = []sim.Quirk{
 			m.Style = sim.Query
 		}
 	}},
+	sim.Wrapped,
+	sim.Placeholders,
+	sim.Charset,
+	sim.Gzip,
 	sim.Duplicates,
 	sim.OutOfOrder,
 }

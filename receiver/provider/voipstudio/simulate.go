@@ -234,6 +234,10 @@ var quirks = []sim.Quirk{
 	{Name: "undocumented", About: "fields that no page has", Change: func(m *sim.Message, _ *sim.Call) {
 		m.Fields.Set("account_tag", sim.Of("nested", []any{1, true, nil, "x"}))
 	}},
+	sim.Wrapped,
+	sim.Placeholders,
+	sim.Charset,
+	sim.Gzip,
 	sim.Duplicates,
 	sim.OutOfOrder,
 }

@@ -42,8 +42,7 @@ func (f *Fields) addBody(r *event.Request) error {
 	}
 	value, exact, err := parseJSON(body)
 	if err != nil && body[len(body)-1] == '=' { // JSON as the only key of a form, which it is not encoded for
-		value, exact, err = parseJSON(body[:len(body)-1])
-		exact = false
+		value, _, err = parseJSON(body[:len(body)-1])
 	}
 	if err != nil {
 		return err

@@ -27,9 +27,10 @@ func (e *UnknownEncodingError) Error() string {
 const maxEncodings = 4
 
 // Decompress is a body without its Content-Encodings (RFC 9110: gzip, deflate, identity, also several in a list), of at most
-// limit bytes; its header loses them. A body that is not what its header says, as behind a proxy that decompresses it and
-// leaves the header, stays as it is. Errors: ErrTooLarge, UnknownEncodingError.
-func Decompress(header http.Header, body []byte, limit int) ([]byte, error) {
+// limit bytes; its header loses them. Room for what comes out is reserved as it does (nil: there is no bound but limit), and
+// an error of reserve is returned. A body that is not what its header says, as behind a proxy that decompresses it and leaves
+// the header, stays as it is. Errors: ErrTooLarge, UnknownEncodingError, that of reserve.
+func Decompress(header http.Header, body []byte, limit int, reserve func(n int) error) ([]byte, error) {
 	values := header["Content-Encoding"]
 	if len(values) == 0 {
 		return body, nil
@@ -45,11 +46,14 @@ func Decompress(header http.Header, body []byte, limit int) ([]byte, error) {
 	}
 	plain := body
 	for i := len(encodings) - 1; i >= 0; i-- { // the last one was applied last
-		decompressed, err := decompress(encodings[i], plain, limit)
-		if unknown := (*UnknownEncodingError)(nil); errors.Is(err, ErrTooLarge) || errors.As(err, &unknown) {
+		d := decompressor{limit: limit, reserve: reserve}
+		decompressed, err := d.decompress(encodings[i], plain)
+		switch unknown := (*UnknownEncodingError)(nil); {
+		case d.refused != nil:
+			return nil, d.refused
+		case errors.As(err, &unknown), errors.Is(err, ErrTooLarge):
 			return nil, err
-		}
-		if err != nil {
+		case err != nil:
 			return body, nil
 		}
 		plain = decompressed
@@ -58,32 +62,56 @@ func Decompress(header http.Header, body []byte, limit int) ([]byte, error) {
 	return plain, nil
 }
 
-func decompress(encoding string, body []byte, limit int) ([]byte, error) {
+// decompressor undoes one encoding.
+type decompressor struct {
+	limit   int
+	reserve func(n int) error
+	refused error // of reserve
+}
+
+func (d *decompressor) decompress(encoding string, body []byte) ([]byte, error) {
 	switch encoding {
 	case "gzip", "x-gzip":
 		reader, err := gzip.NewReader(bytes.NewReader(body))
 		if err != nil {
 			return nil, fmt.Errorf("read gzip: %w", err)
 		}
-		return readUpTo(reader, limit)
+		return d.read(reader)
 	case "deflate": // zlib's format, which some clients leave out
 		if reader, err := zlib.NewReader(bytes.NewReader(body)); err == nil {
-			if plain, err := readUpTo(reader, limit); err == nil || errors.Is(err, ErrTooLarge) {
+			if plain, err := d.read(reader); err == nil || errors.Is(err, ErrTooLarge) || d.refused != nil {
 				return plain, err
 			}
 		}
-		return readUpTo(flate.NewReader(bytes.NewReader(body)), limit)
+		return d.read(flate.NewReader(bytes.NewReader(body)))
 	}
 	return nil, &UnknownEncodingError{encoding}
 }
 
-func readUpTo(reader io.Reader, limit int) ([]byte, error) {
-	plain, err := io.ReadAll(io.LimitReader(reader, int64(limit)+1))
-	if len(plain) > limit {
+func (d *decompressor) read(reader io.Reader) ([]byte, error) {
+	plain, err := io.ReadAll(io.LimitReader(metered{reader, d}, int64(d.limit)+1))
+	if len(plain) > d.limit {
 		return nil, ErrTooLarge
 	}
 	if err != nil {
 		return nil, fmt.Errorf("decompress the body: %w", err)
 	}
 	return plain, nil
+}
+
+// metered reserves room for what is read.
+type metered struct {
+	io.Reader
+	decompressor *decompressor
+}
+
+// Read implements io.Reader.
+func (m metered) Read(data []byte) (int, error) {
+	n, err := m.Reader.Read(data)
+	if n > 0 && m.decompressor.reserve != nil {
+		if m.decompressor.refused = m.decompressor.reserve(n); m.decompressor.refused != nil {
+			return 0, m.decompressor.refused
+		}
+	}
+	return n, err //nolint:wrapcheck // io.EOF must stay itself
 }

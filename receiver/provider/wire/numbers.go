@@ -246,8 +246,8 @@ func wholeFloat(text string) string {
 		shift = n
 	}
 	fraction = strings.TrimRight(fraction, "0")
-	const rounded = 2 // zeros at the end that a number may well have
-	if len(fraction) > shift || shift-len(fraction) > rounded && scientific {
+	const zeros, exact = 2, 9 // zeros at the end that a number may well have, and digits that nobody rounds to
+	if len(fraction) > shift || shift-len(fraction) > zeros && len(whole)+len(fraction) < exact {
 		return text
 	}
 	digits := whole + fraction + strings.Repeat("0", shift-len(fraction))

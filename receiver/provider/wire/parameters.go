@@ -112,18 +112,20 @@ func RepairQuery(query string) string {
 		return query
 	}
 	query = strings.TrimLeft(query, "?&")
-	for at := 0; at < len(query); at++ {
-		if query[at] != '?' {
-			continue
+	const most = 8 // question marks that are looked at
+	for n, from := 0, 0; n < most; n++ {
+		at := strings.IndexByte(query[from:], '?')
+		if at < 0 {
+			break
 		}
-		pair := query[strings.LastIndexByte(query[:at], '&')+1 : at]
+		at += from
+		pair := strings.ToLower(query[strings.LastIndexByte(query[:at], '&')+1 : at])
 		key, _, parameter := strings.Cut(query[at+1:], "=")
-		if strings.Contains(pair, "://") || strings.Contains(strings.ToLower(pair), "%3a%2f%2f") { // a URL, with its own query
-			continue
-		}
-		if parameter && isIdentifier(key) && !strings.Contains(key, " ") {
+		isURL := strings.Contains(pair, "://") || strings.Contains(pair, "%3a%2f%2f") // which has a query of its own
+		if parameter && !isURL && isIdentifier(key) && !strings.Contains(key, " ") {
 			query = query[:at] + "&" + strings.TrimLeft(query[at+1:], "?&")
 		}
+		from = at + 1
 	}
 	return query
 }

@@ -37,11 +37,14 @@ func usualTime(text string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	for i := range len(text) {
-		if want := byte('0'); i < len(layout) {
-			if want = layout[i]; !isDigit(want) && text[i] != want || isDigit(want) && !isDigit(text[i]) {
-				return time.Time{}, false
-			}
-		} else if i == len(layout) && text[i] != '.' || i > len(layout) && !isDigit(text[i]) {
+		want := byte('0') // any digit
+		switch {
+		case i < len(layout):
+			want = layout[i]
+		case i == len(layout):
+			want = '.'
+		}
+		if isDigit(want) != isDigit(text[i]) || !isDigit(want) && text[i] != want {
 			return time.Time{}, false
 		}
 	}
@@ -289,7 +292,7 @@ func expandBasic(text string) string {
 // epoch reads seconds since 1970, perhaps with a fraction or in scientific notation, milliseconds, and microseconds or
 // nanoseconds, which count to the second.
 func epoch(text string) *time.Time {
-	if strings.Trim(text, "0123456789.eE+") != "" || !isDigit(text[0]) {
+	if text == "" || !isDigit(text[0]) || strings.Trim(text, "0123456789.eE+") != "" {
 		return nil
 	}
 	seconds, fraction, _ := strings.Cut(wholeFloat(text), ".")
