@@ -33,7 +33,7 @@ func of[D any](live client.Object, desired *D) child {
 
 // children are the objects of a webhook beside its Secret, in the order in which they are made.
 func (r *Reconciler) children(w *v1alpha1.PBXWebhook, seen *observation) ([]child, error) {
-	told, err := tell(w, seen.configuration.before)
+	told, err := tell(w, seen.configuration.before, r.cluster)
 	if err != nil {
 		return nil, err
 	}

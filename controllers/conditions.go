@@ -66,6 +66,10 @@ func (s *conditions) journalNow(report *statusz.Webhook) {
 		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalUnavailable, "events are answered 503: %s", report.JournalProblem)
 		return
 	}
+	if report != nil && report.JournalWarning != "" {
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalDegraded, "events are accepted, but: %s", report.JournalWarning)
+		return
+	}
 	if report != nil && report.JournalDamage != "" {
 		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalDamaged,
 			"events are accepted, and the receiver found at its start or since that the journal is not as it was written: %s; see the receiver's log", report.JournalDamage)

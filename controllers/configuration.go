@@ -163,7 +163,7 @@ func sameSecret(w *v1alpha1.PBXWebhook, live *corev1.Secret, manifest []byte) bo
 
 // inputs are the versions of all that a configuration is made of, for the webhook as its receivers are told of it.
 func (r *Reconciler) inputs(ctx context.Context, w *v1alpha1.PBXWebhook, before *v1alpha1.NATSJournal, drained string) (*v1alpha1.PBXWebhook, string, error) {
-	w, err := tell(w, before)
+	w, err := tell(w, before, r.cluster)
 	if err != nil {
 		return nil, "", err
 	}

@@ -22,10 +22,15 @@ import (
 //     deliver from it any more;
 //   - NATS before: the receivers' configuration, which has it still, names it until the same is so.
 
-// tell has a webhook say which journal in NATS its receiver had before; nil: none. Nobody else's word counts.
-func tell(w *v1alpha1.PBXWebhook, before *v1alpha1.NATSJournal) (*v1alpha1.PBXWebhook, error) {
+// tell has a webhook say which journal in NATS its receiver had before (nil: none), and, where it has one, in which cluster
+// it is. Nobody else's word counts.
+func tell(w *v1alpha1.PBXWebhook, before *v1alpha1.NATSJournal, cluster string) (*v1alpha1.PBXWebhook, error) {
 	told := w.DeepCopy()
 	delete(told.Annotations, v1alpha1.AnnotationJournalBefore)
+	delete(told.Annotations, v1alpha1.AnnotationCluster)
+	if cluster != "" && (before != nil || w.Spec.Journal.NATS != nil) {
+		metav1.SetMetaDataAnnotation(&told.ObjectMeta, v1alpha1.AnnotationCluster, cluster)
+	}
 	if before == nil {
 		return told, nil
 	}

@@ -143,6 +143,7 @@ func merge(all, one *statusz.Webhook) *statusz.Webhook {
 	}
 	e.LastOtherVersion = cmp.Or(e.LastOtherVersion, o.LastOtherVersion)
 	all.JournalProblem = cmp.Or(all.JournalProblem, one.JournalProblem)
+	all.JournalWarning = cmp.Or(all.JournalWarning, one.JournalWarning)
 	all.JournalDamage = cmp.Or(all.JournalDamage, one.JournalDamage)
 	e.Draining += o.Draining
 	all.Draining = cmp.Or(all.Draining, one.Draining)

@@ -47,6 +47,7 @@ const (
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways,verbs=get
 // +kubebuilder:rbac:groups=monitoring.coreos.com,resources=podmonitors,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=namespaces,resourceNames=kube-system,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 //
 // blockOwnerDeletion in an owner reference needs this where OwnerReferencesPermissionEnforcement is on
@@ -74,7 +75,8 @@ type Reconciler struct {
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 
-	known memory
+	known   memory
+	cluster string // the UID of the namespace kube-system; empty: not told
 }
 
 // Reconcile makes what a PBXWebhook asks for, and reports: resolve what it refers to, apply what

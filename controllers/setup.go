@@ -48,6 +48,10 @@ const referencesIndex = "references"
 // SetupWithManager has the manager call Reconcile when a webhook, one of its children, or something
 // that it refers to changes.
 func (r *Reconciler) SetupWithManager(mgr manager.Manager) error {
+	var err error
+	if r.cluster, err = clusterOf(context.Background(), r.Live); err != nil {
+		return err
+	}
 	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PBXWebhook{}, referencesIndex, references); err != nil {
 		return fmt.Errorf("index references: %w", err)
 	}

@@ -194,7 +194,7 @@ func journalNetworks(targets deliver.Networks) deliver.Networks {
 func natsFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests) (o *journal.NATSOptions, key string) {
 	spec := manifest.Spec.Journal.NATS
 	o = &journal.NATSOptions{
-		Namespace: manifest.Namespace, Webhook: manifest.Name, URL: spec.URL, Account: spec.Account, Domain: spec.Domain,
+		Namespace: manifest.Namespace, Webhook: manifest.Name, Cluster: manifest.Annotations[v1alpha1.AnnotationCluster], URL: spec.URL, Account: spec.Account, Domain: spec.Domain,
 		Replicas: int(max(spec.Replicas, 1)), Retention: duration(spec.Retention, 72*time.Hour),
 	}
 	if spec.MaxBytes != nil {
@@ -209,7 +209,7 @@ func natsFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests) (o *journa
 	if spec.TLS != nil {
 		o.TLS, pems, o.Lacking = natsTLS(manifest.Namespace, spec.TLS, values)
 	}
-	hash := sha256.Sum256(fmt.Appendf(pems, "%v %q %q %q %d %d %s %q %q %q %q %q", o.Lacking, o.URL, o.Account, o.Domain, o.Replicas, o.MaxBytes, o.Retention, o.User, o.Password, o.Token, o.NKey, o.Creds))
+	hash := sha256.Sum256(fmt.Appendf(pems, "%q %v %q %q %q %d %d %s %q %q %q %q %q", o.Cluster, o.Lacking, o.URL, o.Account, o.Domain, o.Replicas, o.MaxBytes, o.Retention, o.User, o.Password, o.Token, o.NKey, o.Creds))
 	return o, hex.EncodeToString(hash[:])
 }
 

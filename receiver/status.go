@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"context"
+	"strings"
 
 	"github.com/pbxhook/pbxhook/receiver/admin"
 	"github.com/pbxhook/pbxhook/receiver/dispatch"
@@ -39,7 +40,7 @@ func (w *webhook) status() admin.Status {
 	report, state, p := w.report(), w.journal.State(), w.current()
 	s := admin.Status{
 		Webhook: w.id(), Events: report.Events, Targets: []admin.TargetStatus{},
-		Journal: admin.JournalStatus{Events: state.Events, Bytes: state.Bytes, MaxBytes: state.MaxBytes, DeadLetters: state.DeadLetters, Problem: w.problem()},
+		Journal: admin.JournalStatus{Events: state.Events, Bytes: state.Bytes, MaxBytes: state.MaxBytes, DeadLetters: state.DeadLetters, Problem: w.problem(), Warning: strings.Trim(state.Warning+"; "+state.Damage, "; ")},
 	}
 	if p != nil {
 		s.Provider = p.manifest.Spec.Provider

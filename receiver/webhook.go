@@ -359,7 +359,7 @@ func (w *webhook) report() statusz.Webhook {
 		ByName:    byName(state.ByName, expected),
 		URLChecks: state.URLChecks, LastURLCheckTime: timeOf(state.LastURLCheck),
 	}}
-	report.JournalDamage = state.Damage
+	report.JournalDamage, report.JournalWarning = state.Damage, state.Warning
 	w.eachTarget(func(s dispatch.Status, unsure int64) {
 		report.Events.Pending = max(report.Events.Pending, s.Pending)
 		report.Targets = append(report.Targets, v1alpha1.TargetStatus{

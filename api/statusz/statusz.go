@@ -23,6 +23,8 @@ type Webhook struct {
 	Targets   []v1alpha1.TargetStatus `json:"targets"`
 	// JournalProblem says why no event can be kept now; empty: they can.
 	JournalProblem string `json:"journalProblem,omitempty"`
+	// JournalWarning says what is wrong with the journal though events are accepted; empty: nothing.
+	JournalWarning string `json:"journalWarning,omitempty"`
 	// JournalDamage says what of the journal was found not to be as it was written since the receiver started, which it did
 	// all the same; empty: nothing.
 	JournalDamage string `json:"journalDamage,omitempty"`

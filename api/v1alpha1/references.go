@@ -101,6 +101,11 @@ func (j *Journal) references() (refs []Reference) {
 	return refs
 }
 
+// AnnotationCluster says in which cluster a webhook is whose journal is in NATS, so that two clusters do not share one by
+// accident. The operator sets it in the configuration of receivers alone, to the UID of the namespace kube-system; with
+// `pbxhook run` whoever writes the manifest may.
+const AnnotationCluster = "pbxhook.io/cluster"
+
 // AnnotationJournalBefore is set in the configuration of receivers alone: the spec.journal.nats that the webhook had
 // before it got an embedded journal, as JSON. What is still in there goes to the targets first.
 const AnnotationJournalBefore = "pbxhook.io/journal-before"

@@ -87,6 +87,9 @@ const (
 	ReasonGatewayNotReady = "GatewayNotReady"
 	// ReasonStream: events are kept in a JetStream stream.
 	ReasonStream = "Stream"
+	// ReasonJournalDegraded: events are accepted, and something of the journal is not as it must be: it may keep them less
+	// safely than asked for, or they are not delivered.
+	ReasonJournalDegraded = "JournalDegraded"
 	// ReasonJournalDamaged: the receiver found that something in its journal is not as it was written, and goes on.
 	ReasonJournalDamaged = "JournalDamaged"
 	// ReasonJournalUnavailable: no event can be kept now: NATS cannot be reached or refuses, or the journal or its disk is full.

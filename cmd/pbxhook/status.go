@@ -117,6 +117,9 @@ func statusTable(w io.Writer, all []webhookStatus) {
 			line(w, "URL checks\t%d\tlast %s", n, stampOr(s.Events.LastURLCheckTime, "unknown"))
 		}
 		line(w, "journal\t%d events\t%.1f of %.1f MiB; %d dead letters", s.Journal.Events, mib(s.Journal.Bytes), mib(s.Journal.MaxBytes), s.Journal.DeadLetters)
+		if s.Journal.Warning != "" {
+			line(w, "\tevents are accepted, but\t%s", s.Journal.Warning)
+		}
 		if s.Journal.Problem != "" {
 			line(w, "\tevents are answered 503\t%s", s.Journal.Problem)
 		}

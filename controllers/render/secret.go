@@ -60,8 +60,10 @@ func Manifest(w *v1alpha1.PBXWebhook, values Values) ([]byte, error) {
 	}
 	typeMeta := metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.Kind}
 	meta := metav1.ObjectMeta{Namespace: w.Namespace, Name: w.Name}
-	if before := w.Annotations[v1alpha1.AnnotationJournalBefore]; before != "" {
-		metav1.SetMetaDataAnnotation(&meta, v1alpha1.AnnotationJournalBefore, before)
+	for _, key := range []string{v1alpha1.AnnotationJournalBefore, v1alpha1.AnnotationCluster} {
+		if value := w.Annotations[key]; value != "" {
+			metav1.SetMetaDataAnnotation(&meta, key, value)
+		}
 	}
 	documents := []any{struct {
 		metav1.TypeMeta   `json:",inline"`

@@ -241,6 +241,8 @@ type JournalStatus struct {
 	DeadLetters int64 `json:"deadLetters"`
 	// Problem says why no event can be kept now; empty: they can.
 	Problem string `json:"problem,omitempty"`
+	// Warning says what is wrong though events are accepted; empty: nothing.
+	Warning string `json:"warning,omitempty"`
 }
 
 // TargetStatus is how a target fares.

@@ -145,6 +145,9 @@ const nearlyFull = 0.75
 
 func problems(all []admin.Status) (found []problem) {
 	for _, s := range all {
+		if s.Journal.Warning != "" {
+			found = append(found, problem{fmt.Sprintf("%s: events are accepted, but: %s", s.Webhook, s.Journal.Warning), "/targets"})
+		}
 		if s.Journal.Problem != "" {
 			found = append(found, problem{fmt.Sprintf("%s: events are answered 503: %s", s.Webhook, s.Journal.Problem), "/targets"})
 		}

@@ -60,8 +60,11 @@ func (n *NATS) URL() string { return n.options.URL }
 // Disconnect cuts it off, until Reconnect.
 func (n *NATS) Disconnect() {
 	n.cut.Store(true)
-	_ = n.conn.ForceReconnect() // which fails while it is cut off
+	_ = n.conn().ForceReconnect() // which fails while it is cut off
 }
+
+// EndConnection ends the connection for good.
+func (n *NATS) EndConnection() { n.conn().Close() }
 
 // Reconnect lets it connect again.
 func (n *NATS) Reconnect() { n.cut.Store(false) }

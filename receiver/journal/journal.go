@@ -252,6 +252,8 @@ type State struct {
 	DeadLetters      int64 // kept now, of all targets
 	Logged           int64 // attempts that were ever written to the delivery log
 	Damaged          int64 // places of damage ever found that did not keep the journal from being opened
+	// Warning says what is wrong though events are accepted; empty: nothing.
+	Warning string
 	// Damage is the latest of them that were found since the journal was opened; empty: none.
 	Damage string
 }

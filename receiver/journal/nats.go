@@ -49,10 +49,9 @@ var ErrNotOwner = errors.New("another receiver has this partition")
 // has another epoch.
 type NATS struct {
 	options NATSOptions
-	conn    *nats.Conn
-	js      jetstream.JetStream
-	api     string // prefix of JetStream's API
-	id      string // of this receiver
+	link    atomic.Pointer[link] // nil where something lacks
+	api     string               // prefix of JetStream's API
+	id      string               // of this receiver
 	sent    atomic.Uint64
 	doubt   chan struct{} // has something when the stream was found to have gone back
 	done    sync.WaitGroup
@@ -61,28 +60,38 @@ type NATS struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 
-	mu       sync.Mutex
-	kv       jetstream.KeyValue // nil until all is set up
-	leases   jetstream.KeyValue
-	letters  jetstream.KeyValue
-	stream   jetstream.Stream
-	created  time.Time // the stream
-	epoch    string    // of the stream
-	epochs   []string  // that it had before
-	known    uint64    // the highest sequence number that the stream is known to have had
-	wentBack bool      // the stream has another history than it had
-	newest   mark      // of the stream's events, when it was looked at last
-	cache    *cache
-	problem  error     // why it cannot be used
-	heard    time.Time // when the stream's leader answered last; at first, when the journal was opened
-	state    State
-	damage   Rejection  // the last that all receivers know of
-	counted  natsCounts // not yet written
-	byName   nameCounts // of all receivers, as last read
-	targets  []string   // that there are
-	unnoted  []string   // targets whose cursors may not be there yet: until then no event is taken
-	notified uint64     // the highest sequence number that was told of
-	parts    map[int]*natsPart
+	mu          sync.Mutex
+	kv          jetstream.KeyValue // nil until all is set up
+	leases      jetstream.KeyValue
+	letters     jetstream.KeyValue
+	stream      jetstream.Stream
+	created     time.Time // the stream
+	epoch       string    // of the stream
+	epochs      []string  // that it had before
+	known       uint64    // the highest sequence number that the stream is known to have had
+	wentBack    bool      // the stream has another history than it had
+	newest      mark      // of the stream's events, when it was looked at last
+	cache       *cache
+	problem     error     // why it cannot be used
+	heard       time.Time // when the stream's leader answered last; at first, when the journal was opened
+	looked      time.Time // when the stream was looked at last, which is by way of its leader
+	switched    time.Time // when another server was tried last
+	probed      time.Time
+	failing     map[task]*failing
+	differences map[string]string    // by stream: what is not as it must be
+	missing     map[string]time.Time // by stream: since when it has too few copies
+	elsewhere   bool                 // receivers with another configuration have set the stream up
+	denied      error                // the last thing that the credentials may not do
+	deniedAt    time.Time
+	said        map[string]time.Time // log lines that repeat
+	state       State
+	damage      Rejection  // the last that all receivers know of
+	counted     natsCounts // not yet written
+	byName      nameCounts // of all receivers, as last read
+	targets     []string   // that there are
+	unnoted     []string   // targets whose cursors may not be there yet: until then no event is taken
+	notified    uint64     // the highest sequence number that was told of
+	parts       map[int]*natsPart
 }
 
 // natsCounts are what no stream counts; all receivers add to one value.
@@ -133,7 +142,7 @@ func (n *NATS) see(info *jetstream.StreamInfo) {
 // info is what a stream has, as the server says that leads it. A handle that others use must not be asked: it remembers
 // the answer, and is not made for several at a time.
 func (n *NATS) info(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {
-	own, err := n.js.Stream(ctx, stream)
+	own, err := n.js().Stream(ctx, stream)
 	if err != nil {
 		return nil, fmt.Errorf("look at the stream %s: %w", stream, plainJetStream(err))
 	}
@@ -159,6 +168,7 @@ func (n *NATS) lookBeside() error {
 			return err
 		}
 		has[stream] = info
+		n.hold(ctx, info)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -193,25 +203,12 @@ func (n *NATS) count(ctx context.Context) {
 	n.state.Damaged, n.damage = all.Damaged, all.LastDamage
 }
 
-// Problem implements Journal.
-func (n *NATS) Problem() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.unusable(); err != nil {
-		return err
-	}
-	if silent := time.Since(n.heard); silent > electionTime {
-		return fmt.Errorf("no answer from who leads the stream %s for %s: its servers may have no quorum", n.name(), silent.Round(time.Second))
-	}
-	return nil
-}
-
 // unusable is why nothing can be asked of it now; n.mu is held.
 func (n *NATS) unusable() error {
 	switch {
 	case n.problem != nil:
 		return n.problem
-	case !n.conn.IsConnected():
+	case n.link.Load() == nil || !n.conn().IsConnected():
 		return n.notReached()
 	case len(n.unnoted) > 0:
 		return errors.New("the cursors of its targets are not made yet")
@@ -269,6 +266,7 @@ func (n *NATS) State() State {
 	if n.counted.LastDamage.At.After(damage.At) {
 		damage = n.counted.LastDamage
 	}
+	s.Warning = n.warning()
 	if time.Since(damage.At) < damageTime {
 		s.Damage = damage.Reason + " (found at " + damage.At.Format(time.RFC3339) + ")"
 	}
@@ -345,7 +343,7 @@ func (n *NATS) Close() error {
 	if n.ctx.Err() != nil {
 		return nil
 	}
-	if n.conn == nil { // it lacked something
+	if n.link.Load() == nil { // it lacked something
 		n.stop()
 		return nil
 	}
@@ -354,13 +352,13 @@ func (n *NATS) Close() error {
 	if n.Problem() == nil {
 		n.count(ctx)
 		select { // what is on its way into the delivery log
-		case <-n.js.PublishAsyncComplete():
+		case <-n.js().PublishAsyncComplete():
 		case <-ctx.Done():
 		}
 	}
 	n.stop()
 	n.done.Wait()
-	n.conn.Close()
+	n.conn().Close()
 	return nil
 }
 

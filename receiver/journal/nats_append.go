@@ -43,13 +43,20 @@ func (n *NATS) Append(ctx context.Context, r Record, key *RepeatKey) (Receipt, e
 	known := n.known
 	msg.Header.Set(epochHeader, n.epoch)
 	n.mu.Unlock()
-	if most := n.conn.MaxPayload() - payloadReserve; int64(len(msg.Data)) > most {
+	if most := n.conn().MaxPayload() - payloadReserve; most < leastEvent {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnavailable, tooSmall(most+payloadReserve))
+	} else if int64(len(msg.Data)) > most {
 		return Receipt{}, fmt.Errorf("%w: %d bytes, at most %d are taken", ErrTooLarge, len(msg.Data), most)
 	}
 	ack, sent, err := n.publish(ctx, msg)
 	if err != nil {
-		return Receipt{}, n.refusal(err)
+		err = n.refusal(err)
+		if ctx.Err() == nil { // else its sender has gone
+			n.met(publishing, err)
+		}
+		return Receipt{}, err
 	}
+	n.met(publishing, nil)
 	if ack.Duplicate && key != nil {
 		receipt, err := n.repeated(ctx, ack.Sequence)
 		if sent == 1 || err != nil || receipt.ID != r.ID {
@@ -93,6 +100,9 @@ func (n *NATS) awaitUsable(ctx context.Context) error {
 func (n *NATS) publish(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, sent int, err error) {
 	n.mu.Lock()
 	until := n.heard.Add(electionTime)
+	if f := n.failing[publishing]; f != nil && f.since.Add(electionTime).Before(until) {
+		until = f.since.Add(electionTime) // whatever answers to others
+	}
 	n.mu.Unlock()
 	if least := time.Now().Add(leastTime); until.Before(least) {
 		until = least
@@ -117,7 +127,7 @@ func (n *NATS) publish(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAc
 func (n *NATS) publishOnce(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()
-	return n.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(n.name()), jetstream.WithRetryAttempts(0))
+	return n.js().PublishMsg(ctx, msg, jetstream.WithExpectStream(n.name()), jetstream.WithRetryAttempts(0))
 }
 
 // passing is whether an error is not the stream's own answer, so that it is worth while to ask again. (NATS server:
@@ -149,7 +159,7 @@ func (n *NATS) appended(part int, r *Record) {
 	own := n.parts[part] != nil
 	n.mu.Unlock()
 	if n.told(part, r.Seq); !own {
-		_ = n.conn.Publish(n.newSubject(part), []byte(strconv.FormatUint(r.Seq, 10)))
+		_ = n.conn().Publish(n.newSubject(part), []byte(strconv.FormatUint(r.Seq, 10)))
 	}
 }
 

@@ -148,7 +148,7 @@ func (n *NATS) identify(ctx context.Context, recreated bool) error {
 
 // takeTurn lets one receiver at a time change the epoch: the function that it returns fails where another one was faster.
 func (n *NATS) takeTurn(ctx context.Context) (take func(epoch string) error, err error) {
-	kv, err := n.js.KeyValue(ctx, n.name())
+	kv, err := n.js().KeyValue(ctx, n.name())
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", epochKey, plainJetStream(err))
 	}
@@ -186,7 +186,7 @@ func (n *NATS) setMetadata(ctx context.Context, key, was, value string) error {
 		config.Metadata = map[string]string{}
 	}
 	config.Metadata[key] = value
-	if _, err := n.js.UpdateStream(ctx, config); err != nil {
+	if _, err := n.js().UpdateStream(ctx, config); err != nil {
 		return fmt.Errorf("write %s into the metadata of the stream %s: %w", key, n.name(), plainJetStream(err))
 	}
 	return nil
@@ -201,11 +201,8 @@ func (n *NATS) noteGoneBack() {
 	if again {
 		return
 	}
-	n.startOver()
-	select {
-	case n.doubt <- struct{}{}:
-	default: // it is woken already
-	}
+	n.startOver("the stream has gone back")
+	n.signal()
 }
 
 // resume returns a cursor as it counts in the stream as it is now.

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -153,13 +154,15 @@ func (s *sharing) beat(ctx context.Context) {
 	}
 	within, cancel := context.WithTimeout(ctx, s.n.options.LeaseTime/2)
 	defer cancel()
-	if _, err := leases.Put(within, memberKey+s.n.id, nil); err != nil {
+	_, err := leases.Put(within, memberKey+s.n.id, nil)
+	members, taken := 0, map[int]bool(nil)
+	if err == nil {
+		members, taken, err = s.n.census(within)
+	}
+	if s.n.met(leasing, err); err != nil {
 		return
 	}
-	members, taken, err := s.n.census(within)
-	if err != nil {
-		return
-	}
+	s.n.noteIdle(taken)
 	fair := (Partitions + members - 1) / members
 	surplus := len(s.held) - fair
 	for _, l := range s.held {
@@ -181,6 +184,15 @@ func (s *sharing) beat(ctx context.Context) {
 			s.take(within, leases, part)
 		}
 	}
+}
+
+// noteIdle takes in which partitions have a receiver.
+func (n *NATS) noteIdle(taken map[int]bool) {
+	if free := Partitions - len(taken); free > 0 {
+		n.met(idle, fmt.Errorf("%d of %d are free", free, Partitions))
+		return
+	}
+	n.met(idle, nil)
 }
 
 // census counts the receivers, and says which partitions are taken.
@@ -224,7 +236,7 @@ func (s *sharing) take(ctx context.Context, leases jetstream.KeyValue, part int)
 	s.n.mu.Lock()
 	s.n.parts[part] = p
 	s.n.mu.Unlock()
-	news, err := s.n.conn.Subscribe(s.n.newSubject(part), s.n.hear)
+	news, err := s.n.conn().Subscribe(s.n.newSubject(part), s.n.hear)
 	s.served.Go(func() {
 		if err == nil { // else it looks now and then
 			defer func() { _ = news.Unsubscribe() }() // it ends with the connection otherwise
@@ -309,7 +321,7 @@ func (s *sharing) end() {
 	s.n.mu.Lock()
 	leases := s.n.leases
 	s.n.mu.Unlock()
-	if leases != nil && s.n.conn.IsConnected() {
+	if leases != nil && s.n.conn().IsConnected() {
 		_ = leases.Purge(ctx, memberKey+s.n.id) // else it goes by itself
 	}
 }

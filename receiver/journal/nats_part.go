@@ -110,6 +110,9 @@ func (v *natsView) Entries(after uint64, limit int) ([]Entry, error) {
 		ctx = short
 	}
 	all, left, err := v.next(ctx, after, limit)
+	if ctx.Err() == nil {
+		v.n.met(reading, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +205,14 @@ func cursorKey(part int, target string) string {
 // OpenCursor implements Part. It makes the cursor this receiver's: what a former owner writes is refused from
 // then on.
 func (v *natsView) OpenCursor(target string) (Cursor, error) {
+	c, err := v.openCursor(target)
+	if v.lease.attempts.Err() == nil { // else it is another receiver's to open
+		v.n.met(opening, err)
+	}
+	return c, err
+}
+
+func (v *natsView) openCursor(target string) (Cursor, error) {
 	v.mu.Lock()
 	known, cursor := v.revision != 0, v.cursor
 	v.mu.Unlock()
@@ -259,6 +270,12 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // Save implements Part: dead letters first, so that none is missing when its event is done.
 func (v *natsView) Save(target string, p Progress) error {
+	err := v.save(target, p)
+	v.n.met(saving, err)
+	return err
+}
+
+func (v *natsView) save(target string, p Progress) error {
 	ctx, cancel := context.WithTimeout(context.Background(), partTimeout)
 	defer cancel()
 	if err := v.n.bury(ctx, target, p.Dead); err != nil {
@@ -327,7 +344,7 @@ func (v *natsView) writeCursor(ctx context.Context, target string, c Cursor) err
 func (v *natsView) log(target string, attempts []Attempt) {
 	for _, a := range attempts { // copies: the dispatcher may look at them meanwhile
 		a.Target = target
-		if _, err := v.n.js.PublishAsync(v.n.subject("log."+strconv.FormatUint(a.Seq, 10)), encodeAttempt(lineKey(a.Seq, 0), &a)); err != nil {
+		if _, err := v.n.js().PublishAsync(v.n.subject("log."+strconv.FormatUint(a.Seq, 10)), encodeAttempt(lineKey(a.Seq, 0), &a)); err != nil {
 			return // it is for people alone
 		}
 	}

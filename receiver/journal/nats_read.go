@@ -45,13 +45,13 @@ func (n *NATS) batch(ctx context.Context, stream, subject string, from uint64, l
 	if err != nil {
 		return nil, 0, fmt.Errorf("ask for messages: %w", err)
 	}
-	inbox := n.conn.NewInbox()
-	answers, err := n.conn.SubscribeSync(inbox)
+	inbox := n.conn().NewInbox()
+	answers, err := n.conn().SubscribeSync(inbox)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrUnavailable, plainNATS(err))
 	}
 	defer func() { _ = answers.Unsubscribe() }() // it ends with the connection otherwise
-	if err := n.conn.PublishRequest(n.api+".DIRECT.GET."+stream, inbox, request); err != nil {
+	if err := n.conn().PublishRequest(n.api+".DIRECT.GET."+stream, inbox, request); err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrUnavailable, plainNATS(err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxReadTime)
@@ -152,7 +152,7 @@ func (n *NATS) messageOfLeader(ctx context.Context, seq uint64) (m leaderMessage
 	if err != nil {
 		return m, false, err
 	}
-	answer, err := n.conn.RequestWithContext(ctx, n.api+".STREAM.MSG.GET."+n.name(), request)
+	answer, err := n.conn().RequestWithContext(ctx, n.api+".STREAM.MSG.GET."+n.name(), request)
 	if err != nil {
 		return m, false, plainJetStream(err)
 	}

@@ -47,7 +47,7 @@ func (n *NATS) request(ctx context.Context, part int, request ReplayRequest) err
 	if _, err := kv.Put(ctx, key, data); err != nil {
 		return fmt.Errorf("write the replay request: %w", plainJetStream(err))
 	}
-	_ = n.conn.Publish(n.subject("wish."+strconv.Itoa(part)), nil) // an owner that does not hear it looks by itself
+	_ = n.conn().Publish(n.subject("wish."+strconv.Itoa(part)), nil) // an owner that does not hear it looks by itself
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"net"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,12 +14,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nkeys"
 )
 
 // NATSOptions of a journal in JetStream.
 type NATSOptions struct {
 	Namespace, Webhook   string // whose it is: they make its names
+	Cluster              string // in which it is; another one's stream is not used; empty: not told
 	URL                  string // of one or more servers, separated by commas
 	Account, Domain      string // of JetStream; empty: the connection's own
 	Replicas             int
@@ -51,23 +50,15 @@ func OpenNATS(options NATSOptions) (*NATS, error) {
 	if options.Retention == 0 {
 		options.Retention = 72 * time.Hour
 	}
-	n := &NATS{options: options, id: newOwner(), parts: map[int]*natsPart{}, cache: &cache{}, doubt: make(chan struct{}, 1), problem: errors.New("not connected yet"), heard: time.Now()}
+	n := &NATS{options: options, id: newOwner(), parts: map[int]*natsPart{}, cache: &cache{}, failing: map[task]*failing{}, differences: map[string]string{}, missing: map[string]time.Time{}, said: map[string]time.Time{}, looked: time.Now(), doubt: make(chan struct{}, 1), problem: errors.New("not connected yet"), heard: time.Now()}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	if options.Lacking != nil { // another journal takes its place when it is there
 		n.problem = options.Lacking
 		return n, nil
 	}
-	connect, err := n.connectOptions()
-	if err != nil {
-		return nil, err
-	}
-	if n.conn, err = nats.Connect(options.URL, connect...); err != nil {
-		return nil, fmt.Errorf("connect to NATS: %w", plainNATS(err))
-	}
 	n.api = apiOf(&options)
-	if n.js, err = jetstream.NewWithAPIPrefix(n.conn, n.api, jetstream.WithDefaultTimeout(natsTimeout)); err != nil {
-		n.conn.Close()
-		return nil, fmt.Errorf("use JetStream: %w", plainNATS(err))
+	if err := n.connect(); err != nil {
+		return nil, err
 	}
 	n.done.Go(n.maintain)
 	return n, nil
@@ -82,78 +73,6 @@ func apiOf(o *NATSOptions) string {
 		return "JS." + o.Account + ".API"
 	}
 	return "$JS.API"
-}
-
-// plainNATS is an error without the servers' addresses, which may carry a password.
-func plainNATS(err error) error {
-	if strings.Contains(err.Error(), "@") {
-		return errors.New("a connection to NATS could not be made")
-	}
-	return err
-}
-
-func (n *NATS) connectOptions() ([]nats.Option, error) {
-	o := &n.options
-	all := []nats.Option{
-		nats.Name("pbxhook " + o.Namespace + "/" + o.Webhook + " " + o.Receiver),
-		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(natsRetry), nats.ReconnectBufSize(-1),
-		nats.Timeout(natsTimeout), nats.SetCustomDialer(n), nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
-		nats.SyncQueueLen(2 * trimBatch), // for the answers to one request, which is made anew for each: 512 KiB by default
-		nats.FlusherTimeout(sendTime),    // who writes to a server that reads nothing more holds up all others
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				o.Log.Warn("NATS is not connected", "error", plainNATS(err))
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { o.Log.Info("NATS is connected again") }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { o.Log.Warn("NATS", "error", plainNATS(err)) }),
-	}
-	switch {
-	case len(o.Creds) > 0:
-		all = append(all, nats.UserCredentialBytes(o.Creds))
-	case o.NKey != "":
-		pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(o.NKey)))
-		if err != nil {
-			return nil, errors.New("expected an NKey's seed (SU…)") // err may show it
-		}
-		public, err := pair.PublicKey()
-		if err != nil {
-			return nil, errors.New("expected a user's NKey seed (SU…)")
-		}
-		all = append(all, nats.Nkey(public, pair.Sign))
-	case o.Token != "":
-		all = append(all, nats.Token(o.Token))
-	case o.User != "":
-		all = append(all, nats.UserInfo(o.User, o.Password))
-	}
-	if o.TLS != nil {
-		all = append(all, nats.Secure(o.TLS))
-	}
-	return all, nil
-}
-
-// Dial implements nats.CustomDialer.
-func (n *NATS) Dial(network, address string) (net.Conn, error) {
-	if n.cut.Load() {
-		return nil, errors.New("cut off")
-	}
-	dialer := net.Dialer{Timeout: natsTimeout, ControlContext: n.options.Guard}
-	conn, err := dialer.Dial(network, address)
-	n.dialled.Store(&err)
-	return conn, err
-}
-
-// notReached says why no server is reached: what the last one that was dialled said, without its address, which changes
-// with every attempt where there are several; or what came after.
-func (n *NATS) notReached() error {
-	cause := n.conn.LastError()
-	if last := n.dialled.Load(); last != nil && *last != nil {
-		cause = *last
-	}
-	if op := (*net.OpError)(nil); errors.As(cause, &op) {
-		cause = op.Err
-	}
-	return fmt.Errorf("NATS is not reached%s", because(cause))
 }
 
 // name is that of the stream and of the buckets; namespaces and webhooks have no underscore, so that two of
@@ -208,6 +127,7 @@ func (n *NATS) maintain() {
 		}
 		n.problem = err
 		n.mu.Unlock()
+		n.switchServer()
 		wait(n.ctx, natsRetry)
 	}
 }
@@ -232,36 +152,22 @@ func (n *NATS) Ready() bool {
 
 // setUp makes the stream and the buckets, or brings them up to date.
 func (n *NATS) setUp() error {
-	if !n.conn.IsConnected() {
+	if err := n.reopen(); err != nil {
+		return err
+	}
+	if !n.conn().IsConnected() {
 		return n.notReached()
 	}
-	if version := n.conn.ConnectedServerVersion(); older(version, oldestServer) {
+	if version := n.conn().ConnectedServerVersion(); older(version, oldestServer) {
 		return fmt.Errorf("expected NATS servers from %s on, got %s: upgrade them", oldestServer, version)
 	}
-	stream, recreated, err := n.makeStream(jetstream.StreamConfig{
-		Name: n.name(), Description: "Events of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("p.*")},
-		MaxBytes: n.options.MaxBytes, Discard: jetstream.DiscardNew, Duplicates: repeatWindow, Metadata: n.firstMetadata(),
-	})
-	if err != nil {
-		return err
-	}
-	if _, _, err := n.makeStream(jetstream.StreamConfig{
-		Name: n.logStream(), Description: "Delivery log of PBXWebhook " + n.options.Namespace + "/" + n.options.Webhook, Subjects: []string{n.subject("log.*")},
-		MaxBytes: maxLogBytes, MaxAge: logAge, Discard: jetstream.DiscardOld,
-	}); err != nil {
-		return err
-	}
-	kv, err := n.makeBucket(n.name(), 0)
-	if err != nil {
-		return err
-	}
-	letters, err := n.makeBucket(n.letterBucket(), deadLetterAge)
-	if err != nil {
-		return err
-	}
-	leases, err := n.makeBucket(n.leaseBucket(), n.options.LeaseTime)
-	if err != nil {
-		return err
+	recreated := false
+	for i, want := range n.wanted() {
+		made, err := n.makeStream(want)
+		if err != nil {
+			return err
+		}
+		recreated = recreated || made && i == 0
 	}
 	if err := n.identify(n.ctx, recreated); err != nil {
 		return err
@@ -271,53 +177,43 @@ func (n *NATS) setUp() error {
 		return err
 	}
 	if !n.Ready() {
-		if _, err := n.conn.Subscribe(n.subject("wish.*"), n.hearWish); err != nil {
+		if _, err := n.conn().Subscribe(n.subject("wish.*"), n.hearWish); err != nil {
 			return fmt.Errorf("subscribe: %w", plainNATS(err))
 		}
 	}
-	n.mu.Lock()
-	if n.kv == nil { // else they go by their names, and are good for one that was recreated
-		n.stream, n.kv, n.letters, n.leases = stream, kv, letters, leases
+	if err := n.handles(); err != nil {
+		return err
 	}
-	n.heard, n.problem = time.Now(), nil
+	n.mu.Lock()
+	n.heard, n.looked, n.problem = time.Now(), time.Now(), nil
 	n.see(info)
 	n.mu.Unlock()
 	n.restoreCursors()
 	return nil
 }
 
-// firstMetadata is that of a stream which is made now.
-func (n *NATS) firstMetadata() map[string]string {
-	return map[string]string{metaEpoch: newOwner()}
-}
-
-// makeStream makes a stream on the disk of as many servers as are asked for, or brings it up to date. Its metadata is
-// for one that is made. Each request has a limit of its own: one sent before the servers have a leader is lost, and sent
-// again.
-func (n *NATS) makeStream(c jetstream.StreamConfig) (stream jetstream.Stream, made bool, err error) {
-	c.Storage, c.Replicas, c.AllowDirect = jetstream.FileStorage, n.options.Replicas, true
-	known, err := n.js.Stream(n.ctx, c.Name)
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		stream, err = n.js.CreateStream(n.ctx, c)
-		made = err == nil
-	case err == nil:
-		c.Metadata = known.CachedInfo().Config.Metadata
-		stream, err = n.js.UpdateStream(n.ctx, c)
+// handles makes what the stream and the buckets are used by. They go by their names, and are good for ones that were
+// recreated.
+func (n *NATS) handles() error {
+	if n.Ready() {
+		return nil
 	}
+	stream, err := n.js().Stream(n.ctx, n.name())
 	if err != nil {
-		return nil, false, fmt.Errorf("make the stream %s: %w", c.Name, plainJetStream(err))
+		return fmt.Errorf("look at the stream %s: %w", n.name(), plainJetStream(err))
 	}
-	return stream, made, nil
-}
-
-// makeBucket is makeStream for a bucket, whose values go after a time (0: never).
-func (n *NATS) makeBucket(name string, ttl time.Duration) (jetstream.KeyValue, error) {
-	kv, err := n.js.CreateOrUpdateKeyValue(n.ctx, jetstream.KeyValueConfig{Bucket: name, Storage: jetstream.FileStorage, Replicas: n.options.Replicas, History: 1, TTL: ttl})
-	if err != nil {
-		return nil, fmt.Errorf("make the bucket %s: %w", name, plainJetStream(err))
+	var buckets []jetstream.KeyValue
+	for _, name := range []string{n.name(), n.letterBucket(), n.leaseBucket()} {
+		bucket, err := n.js().KeyValue(n.ctx, name)
+		if err != nil {
+			return fmt.Errorf("look at the bucket %s: %w", name, plainJetStream(err))
+		}
+		buckets = append(buckets, bucket)
 	}
-	return kv, nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stream, n.kv, n.letters, n.leases = stream, buckets[0], buckets[1], buckets[2]
+	return nil
 }
 
 func because(err error) string {
@@ -362,19 +258,25 @@ func older(version, than string) bool {
 // DropNATS deletes all that a journal in NATS has: its events, cursors, dead letters and delivery log. What is not there
 // is deleted already.
 func DropNATS(ctx context.Context, o NATSOptions) error {
-	n := &NATS{options: o}
+	n := &NATS{options: o, ctx: ctx}
 	connect, err := n.connectOptions()
 	if err != nil {
 		return err
 	}
-	connect = append(connect, nats.RetryOnFailedConnect(false))
-	if n.conn, err = nats.Connect(o.URL, connect...); err != nil {
+	conn, err := nats.Connect(o.URL, append(connect, nats.RetryOnFailedConnect(false), nats.ClosedHandler(nil))...)
+	if err != nil {
 		return fmt.Errorf("connect to NATS: %w", plainNATS(err))
 	}
-	defer n.conn.Close()
-	js, err := jetstream.NewWithAPIPrefix(n.conn, apiOf(&o))
+	defer conn.Close()
+	js, err := jetstream.NewWithAPIPrefix(conn, apiOf(&o))
 	if err != nil {
 		return fmt.Errorf("use JetStream: %w", plainNATS(err))
+	}
+	events, err := js.Stream(ctx, n.name())
+	if err == nil {
+		if whose := events.CachedInfo().Config.Metadata[metaCluster]; o.Cluster != "" && whose != "" && whose != o.Cluster {
+			return nil // it is another cluster's
+		}
 	}
 	for _, stream := range n.streams() {
 		if err := js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {

@@ -532,7 +532,10 @@ func TestNATSTroubles(t *testing.T) {
 		return strings.Contains(err.Error(), "not reached") && time.Since(began) < time.Second
 	}, patience, 50*time.Millisecond, "refused at once")
 	servers[0].Run()
-	usable(t, n)
+	require.Eventually(t, func() bool {
+		err := n.Problem()
+		return err != nil && strings.Contains(err.Error(), "has reached its maxBytes")
+	}, patience, 50*time.Millisecond, "it is still full, and that is said")
 
 	_, err = journal.OpenNATS(journal.NATSOptions{Namespace: "a", Webhook: "b", URL: "nats://127.0.0.1:1", NKey: "nonsense", Log: slog.New(slog.DiscardHandler)})
 	require.ErrorContains(t, err, "expected an NKey's seed")
@@ -550,8 +553,10 @@ func TestNATSWithoutAQuorum(t *testing.T) {
 	servers[1].Signal(syscall.SIGSTOP)
 	_, err = n.Append(t.Context(), record("b", "c"), nil)
 	require.ErrorIs(t, err, journal.ErrUnavailable)
-	require.Eventually(t, func() bool { return n.Problem() != nil }, patience, 50*time.Millisecond)
-	require.ErrorContains(t, n.Problem(), "quorum")
+	require.Eventually(t, func() bool {
+		err := n.Problem()
+		return err != nil && strings.Contains(err.Error(), "quorum")
+	}, patience, 50*time.Millisecond)
 	servers[0].Signal(syscall.SIGCONT)
 	servers[1].Signal(syscall.SIGCONT)
 	usable(t, n)
@@ -869,6 +874,13 @@ func TestNATSAccountsAndDomains(t *testing.T) {
 // jwtUser makes an operator, an account with JetStream, and a user's creds file.
 func jwtUser(t *testing.T) (operator, account string, creds []byte) {
 	t.Helper()
+	operator, account, creds, _ = jwtRevoked(t)
+	return operator, account, creds
+}
+
+// jwtRevoked is jwtUser, with the account's configuration in which the user is revoked.
+func jwtRevoked(t *testing.T) (operator, account string, creds []byte, revoked string) {
+	t.Helper()
 	pair := func(make func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
 		p, err := make()
 		require.NoError(t, err)
@@ -896,8 +908,13 @@ func jwtUser(t *testing.T) (operator, account string, creds []byte) {
 	require.NoError(t, err)
 	creds, err = jwt.FormatUserConfig(userJWT, seed)
 	require.NoError(t, err)
-	return fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\n", operatorJWT, systemKey),
-		fmt.Sprintf("resolver_preload { %s: %s, %s: %s }\n", accountKey, accountJWT, systemKey, systemJWT), creds
+	ac.Revoke(userKey)
+	revokedJWT, err := ac.Encode(operatorPair)
+	require.NoError(t, err)
+	preload := func(account string) string {
+		return fmt.Sprintf("resolver_preload { %s: %s, %s: %s }\n", accountKey, account, systemKey, systemJWT)
+	}
+	return fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\n", operatorJWT, systemKey), preload(accountJWT), creds, preload(revokedJWT)
 }
 
 // TestNATSServersThatAreTooOld are told from others, whatever stands behind their version.

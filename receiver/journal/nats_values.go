@@ -111,7 +111,7 @@ func (n *NATS) eraseUpTo(ctx context.Context, bucket, key string, revision uint6
 	if revision > 0 {
 		which = append(which, jetstream.WithPurgeSequence(revision+1))
 	}
-	stream, err := n.js.Stream(ctx, streamOf(bucket))
+	stream, err := n.js().Stream(ctx, streamOf(bucket))
 	if err == nil {
 		err = stream.Purge(ctx, which...)
 	}
@@ -120,3 +120,6 @@ func (n *NATS) eraseUpTo(ctx context.Context, bucket, key string, revision uint6
 	}
 	return nil
 }
+
+// notThere reports whether a stream does not exist.
+func notThere(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFound) }

@@ -30,13 +30,16 @@ func (n *NATS) watch() {
 	there, reached := time.Now(), time.Now()
 	for n.ctx.Err() == nil {
 		if err := n.note(); err != nil {
-			n.options.Log.Warn("the targets cannot be noted", "error", err)
+			n.say("the targets cannot be noted", err)
 		}
 		err := n.look() // who needs what it reads finds out why it cannot be read
 		other := error(nil)
 		if err == nil {
 			other = n.lookBeside()
 		}
+		n.met(looking, errors.Join(err, other))
+		n.probe()
+		n.switchServer()
 		gone, otherGone := errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(other, jetstream.ErrStreamNotFound)
 		if !errors.Is(err, errBehind) {
 			reached = time.Now()
@@ -45,8 +48,11 @@ func (n *NATS) watch() {
 		case time.Since(reached) >= behindTime:
 			n.noteGoneBack()
 			return
-		case errors.Is(err, errAnother), gone && time.Since(there) >= goneTime:
-			n.startOver()
+		case gone && time.Since(there) >= goneTime:
+			n.startOver("the stream is gone, with all that was in it, and is recreated")
+			return
+		case errors.Is(err, errAnother):
+			n.startOver("the stream is another one than it was")
 			return
 		case otherGone && time.Since(there) >= goneTime:
 			n.options.Log.Error("a stream beside that of the events is gone, with what was in it; it is recreated", "error", other)
@@ -95,7 +101,7 @@ func (n *NATS) look() error {
 	}
 	n.mu.Lock()
 	n.newest = lastMark(info)
-	n.heard = time.Now()
+	n.heard, n.looked = time.Now(), time.Now()
 	n.see(info)
 	missed := info.State.LastSeq > n.notified
 	n.notified = max(n.notified, info.State.LastSeq)
@@ -104,6 +110,7 @@ func (n *NATS) look() error {
 		n.wake(-1, 0)
 	}
 	n.count(ctx)
+	n.hold(ctx, info)
 	return nil
 }
 
@@ -118,11 +125,11 @@ func (n *NATS) same(info *jetstream.StreamInfo) error {
 }
 
 // startOver drops all that goes by the stream's numbers: it is to be set up again.
-func (n *NATS) startOver() {
-	n.options.Log.Error("the stream is gone, or has gone back; partitions are given up, and it is looked at again", "stream", n.name())
+func (n *NATS) startOver(reason string) {
+	n.options.Log.Error("partitions are given up, and the stream is looked at again", "stream", n.name(), "reason", reason)
 	n.mu.Lock()
 	n.cache = &cache{} // who reads for the old one adds to that
-	n.problem = errors.New("its stream is gone or has gone back, and is looked at again")
+	n.problem = errors.New(reason)
 	n.state.LastSeq, n.notified = 0, 0
 	n.heard = time.Now() // what comes meanwhile waits for it
 	n.unnoted = n.targets

@@ -24,6 +24,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pbxhook/pbxhook/api/statusz"
 	"github.com/pbxhook/pbxhook/test/bench/proc"
 	"github.com/pbxhook/pbxhook/test/loopback"
 	"github.com/pbxhook/pbxhook/test/testenv"
@@ -147,6 +148,23 @@ func (a *taken) add(call string, n int) {
 	a.total++
 }
 
+func (a *taken) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.total
+}
+
+// statusz is what the receiver says of itself.
+func (s *setup) statusz() (report statusz.Report, err error) {
+	response, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + s.admin + "/statusz")
+	if err != nil {
+		return report, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	err = json.NewDecoder(response.Body).Decode(&report)
+	return report, err
+}
+
 // load sends events of several calls side by side, those of one call one after the other, until stop.
 func (s *setup) load(calls int, accepted *taken, stop <-chan struct{}) *sync.WaitGroup {
 	var wg sync.WaitGroup
@@ -224,6 +242,8 @@ func (k *sink) count() int {
 
 // missing is how many events that were answered 202 did not come.
 func (k *sink) missing(accepted *taken) int {
+	accepted.mu.Lock()
+	defer accepted.mu.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	missing := 0

@@ -34,6 +34,12 @@ func newSeveral(t *testing.T, receivers int) *several {
 
 func newSeveralOn(t *testing.T, servers []*natstest.Server, receivers int) *several {
 	t.Helper()
+	return newSeveralBy(t, natstest.URL(servers), servers, receivers)
+}
+
+// newSeveralBy is newSeveralOn with the URL by which receivers connect.
+func newSeveralBy(t *testing.T, url string, servers []*natstest.Server, receivers int) *several {
+	t.Helper()
 	s := &several{t: t, servers: servers}
 	target := loopback.Free(t)
 	for range receivers {
@@ -48,7 +54,7 @@ spec:
   credentials: {anonymous: {}}
   journal: {nats: {url: %q, replicas: 3, maxBytes: 256Mi}}
   targets: [{name: crm, url: "http://%s/", timeout: 2s, retry: %s, concurrency: 64}]
-`, natstest.URL(s.servers), target, quick), 0o600))
+`, url, target, quick), 0o600))
 		s.receivers = append(s.receivers, r)
 	}
 	s.sink = s.receivers[0].listen(nil)
@@ -87,11 +93,63 @@ func (s *several) load(perSecond int) (accepted *taken, stop func() (refused int
 			}
 		})
 	}
+	wg.Go(func() { s.watch(ctx, accepted) })
 	return accepted, func() int64 {
 		cancel()
 		wg.Wait()
 		return refused.Load()
 	}
+}
+
+const unnamedTime = 20 * time.Second // for which a status may be silent about events that are not accepted, or not delivered
+
+// watch holds the receivers to what every fault test holds them to: where events are not accepted, or not delivered, for
+// some time, a status that can be had names a problem.
+func (s *several) watch(ctx context.Context, accepted *taken) {
+	took, came := time.Now(), time.Now()
+	lastTook, lastCame := 0, 0
+	for ctx.Err() == nil {
+		now, delivered := accepted.count(), s.sink.count()
+		if now > lastTook {
+			took, lastTook = time.Now(), now
+		}
+		if delivered > lastCame || s.sink.missing(accepted) == 0 {
+			came, lastCame = time.Now(), delivered
+		}
+		if silent := max(time.Since(took), time.Since(came)); silent > unnamedTime {
+			if !s.named() {
+				s.t.Errorf("for %s events are not accepted or not delivered (%d accepted, %d delivered), and no status names a problem", silent.Round(time.Second), now, delivered)
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// named reports whether a receiver names a problem of the journal or of the target.
+func (s *several) named() bool {
+	answered := false
+	for _, r := range s.receivers {
+		report, err := r.statusz()
+		if err != nil {
+			continue // it is killed, or stands still
+		}
+		answered = true
+		for _, w := range report.Webhooks {
+			if w.JournalProblem != "" || w.JournalWarning != "" {
+				return true
+			}
+			for _, target := range w.Targets {
+				if !target.Healthy {
+					return true
+				}
+			}
+		}
+	}
+	return !answered
 }
 
 func (s *several) requireAll(accepted *taken, refused int64) {
@@ -156,6 +214,29 @@ func TestNATSServerCutOff(t *testing.T) {
 		cut.Join()
 		time.Sleep(8 * time.Second)
 	}
+	s.requireAll(accepted, stop())
+}
+
+// TestNATSServerCutFromPeers: the server that all receivers are connected to does not reach the others of its cluster, and
+// clients reach it all the same. The receivers go to another one, and accept events again while it lasts.
+func TestNATSServerCutFromPeers(t *testing.T) {
+	if !natstest.Alone(t) {
+		return
+	}
+	servers := natstest.Apart(t, 3, "")
+	s := newSeveralBy(t, "nats://"+servers[0].Address, servers, 2)
+	accepted, stop := s.load(100)
+	require.Eventually(t, func() bool { return accepted.count() > 300 }, patience, 100*time.Millisecond)
+	servers[0].CutFromPeers()
+	before := 0
+	require.Eventually(t, func() bool { // what was accepted before it was noticed counts for nothing
+		time.Sleep(15 * time.Second)
+		last := before
+		before = accepted.count()
+		return last > 0 && before > last+200
+	}, patience, time.Millisecond, "events are accepted while the server is cut off")
+	servers[0].JoinPeers()
+	time.Sleep(5 * time.Second)
 	s.requireAll(accepted, stop())
 }
 

@@ -80,6 +80,25 @@ func (s *Server) Cut() {
 	ip(s.t, "link", "set", s.link.name, "down")
 }
 
+// CutFromPeers keeps the server from all others of its cluster; clients reach it all the same.
+func (s *Server) CutFromPeers() {
+	s.t.Helper()
+	s.toPeers("add")
+}
+
+// JoinPeers ends that.
+func (s *Server) JoinPeers() {
+	s.t.Helper()
+	s.toPeers("del")
+}
+
+func (s *Server) toPeers(change string) {
+	s.t.Helper()
+	for _, peer := range s.peers {
+		run(s.t, "nsenter", "--target", fmt.Sprint(s.cmd.Process.Pid), "--net", "ip", "route", change, "blackhole", peer+"/32")
+	}
+}
+
 // Join puts it on again.
 func (s *Server) Join() {
 	s.t.Helper()

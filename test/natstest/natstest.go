@@ -28,6 +28,8 @@ type Server struct {
 	Address string
 	program string
 	conf    string
+	base    string // of its configuration, before what a test adds
+	peers   []string
 	cmd     *exec.Cmd
 	link    *link // nil where it is on loopback
 }
@@ -63,11 +65,16 @@ func start(t testing.TB, places []place, extra string) []*Server {
 	for i, p := range places {
 		folder := t.TempDir()
 		s := &Server{t: t, Address: p.client, program: program, conf: filepath.Join(folder, "nats.conf"), link: p.link}
-		text := fmt.Sprintf("server_name: n%d\n%sjetstream { store_dir: %q }\n%s\n", i, s.listens(p.client), filepath.Join(folder, "js"), extra)
+		s.base = fmt.Sprintf("server_name: n%d\n%sjetstream { store_dir: %q }\n", i, s.listens(p.client), s.store())
 		if len(places) > 1 {
-			text += fmt.Sprintf("cluster { name: test, %s, routes: [%s] }\n", strings.ReplaceAll(s.listens(p.route), "\n", ""), strings.Join(routes, ", "))
+			s.base += fmt.Sprintf("cluster { name: test, %s, routes: [%s] }\n", strings.ReplaceAll(s.listens(p.route), "\n", ""), strings.Join(routes, ", "))
 		}
-		require.NoError(t, os.WriteFile(s.conf, []byte(text), 0o600))
+		for _, other := range places {
+			if other.link != nil && other.link.address != p.link.address {
+				s.peers = append(s.peers, other.link.address)
+			}
+		}
+		s.Configure(extra)
 		servers[i] = s
 	}
 	for _, s := range servers {
@@ -75,6 +82,20 @@ func start(t testing.TB, places []place, extra string) []*Server {
 		t.Cleanup(s.end)
 	}
 	return servers
+}
+
+// Configure writes the configuration with which the server runs next. extra is what is added to the usual one.
+func (s *Server) Configure(extra string) {
+	s.t.Helper()
+	require.NoError(s.t, os.WriteFile(s.conf, []byte(s.base+extra+"\n"), 0o600))
+}
+
+// Restart kills the server and runs it with another configuration.
+func (s *Server) Restart(extra string) {
+	s.t.Helper()
+	s.Kill()
+	s.Configure(extra)
+	s.Run()
 }
 
 // URL is that of all servers.
