@@ -48,7 +48,7 @@ func TestMergeCounts(t *testing.T) {
 // TestJournalDamage is in the condition, and does not make the webhook unready.
 func TestJournalDamage(t *testing.T) {
 	webhook := &v1alpha1.PBXWebhook{}
-	c := &conditions{webhook: webhook}
+	c := &conditions{webhook: webhook, held: map[string]bool{}}
 	c.journalNow(&statusz.Webhook{JournalDamage: "event 7: its checksum does not match"})
 	durable := c.get(v1alpha1.ConditionJournalDurable)
 	require.Equal(t, metav1.ConditionFalse, durable.Status)
@@ -56,4 +56,6 @@ func TestJournalDamage(t *testing.T) {
 	require.Contains(t, durable.Message, "event 7: its checksum does not match")
 	c.journalNow(&statusz.Webhook{JournalDamage: "event 7: its checksum does not match", JournalProblem: "full"})
 	require.Equal(t, v1alpha1.ReasonJournalUnavailable, c.get(v1alpha1.ConditionJournalDurable).Reason)
+	c.journalNow(&statusz.Webhook{JournalDamage: "event 7: its checksum does not match", JournalWarning: "2 of 3 copies are up to date"})
+	require.Equal(t, v1alpha1.ReasonJournalDegraded, c.get(v1alpha1.ConditionJournalDurable).Reason)
 }
