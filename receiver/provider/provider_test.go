@@ -109,6 +109,7 @@ func TestQuirks(t *testing.T) {
 		"parameters as a form":                  {sample{Provider: "Simotel", Body: "event_name=Cdr&unique_id=1.2&type=incoming&disposition=NO+ANSWER", ContentType: "application/x-www-form-urlencoded", WantType: "call.missed", WantCall: "1.2"}, "Cdr"},
 		"a form that says nothing of itself":    {sample{Provider: "Simotel", Body: "event_name=Cdr&unique_id=1.2", WantType: "call.ended", WantCall: "1.2"}, "Cdr"},
 		"JSON that says it is a form":           {sample{Provider: "Simotel", Body: `{"event_name":"Cdr","unique_id":"1.2"}`, ContentType: "application/x-www-form-urlencoded", WantType: "call.ended", WantCall: "1.2"}, "Cdr"},
+		"JSON under payload beside others":      {sample{Provider: "Simotel", Body: `payload=%7B%22event_name%22%3A%22Cdr%22%2C%22unique_id%22%3A%221.2%22%7D&source=x`, WantType: "call.ended", WantCall: "1.2"}, "Cdr"},
 		"an address with a query of its own":    {sample{Provider: "Simotel", Query: "server_profile=7", Body: `{"event_name":"Cdr","unique_id":"1.2"}`, WantType: "call.ended", WantCall: "1.2"}, "Cdr"},
 		"a busy incoming call is missed":        {sample{Provider: "Simotel", Query: "event_name=Cdr&cuid=1&type=incoming&disposition=Busy", WantType: "call.missed", WantCall: "1"}, "Cdr"},
 		"a busy outgoing call has ended":        {sample{Provider: "Simotel", Query: "event_name=Cdr&cuid=1&type=outgoing&disposition=BUSY", WantType: "call.ended", WantCall: "1"}, "Cdr"},

@@ -55,7 +55,9 @@ func Read(r *event.Request, settings Settings) (Fields, error) {
 	if err := fields.addBody(r); err != nil {
 		return fields.index(settings), fmt.Errorf("read the body: %w", err)
 	}
-	return fields.index(settings), nil
+	fields = fields.index(settings)
+	fields.Unfold("payload", "json") // beside other fields, such as one of the relay's own
+	return fields, nil
 }
 
 func (f Fields) index(settings Settings) Fields {
