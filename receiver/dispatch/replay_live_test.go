@@ -72,6 +72,12 @@ func (s *slowTarget) attempt(_ context.Context, r journal.Record) dispatch.Outco
 	return s.answer
 }
 
+func (s *slowTarget) answerWith(o dispatch.Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = o
+}
+
 func (s *slowTarget) add(lane, id string) {
 	_, err := s.journal.Append(s.t.Context(), journal.Record{ID: id, Lane: lane, Type: event.CallEnded, Request: event.Request{ReceivedAt: time.Now()}}, nil)
 	require.NoError(s.t, err)
@@ -180,7 +186,7 @@ func TestReplayIsCanceled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSlowTarget(t, 1_000, 300*time.Millisecond)
-				s.answer = answer
+				s.answerWith(answer)
 				s.replay("r1", 1_000, 0)
 				time.Sleep(time.Second)
 				s.add("call999", "behind")
@@ -189,9 +195,7 @@ func TestReplayIsCanceled(t *testing.T) {
 				require.True(t, found)
 				time.Sleep(time.Second)
 				sent := s.attempts()
-				s.mu.Lock()
-				s.answer = delivered
-				s.mu.Unlock()
+				s.answerWith(delivered)
 				time.Sleep(time.Hour)
 				require.Zero(t, s.running.Status().Pending)
 				require.LessOrEqual(t, s.attempts(), sent+1)
@@ -220,8 +224,8 @@ func TestReplaysAreRememberedBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlowTarget(t, 10, time.Millisecond)
 		for i := range 200 {
-			if s.answer = delivered; i == 199 {
-				s.answer = refuse("", 0)
+			if i == 199 {
+				s.answerWith(refuse("", 0))
 			}
 			s.replay(fmt.Sprint("r", i), 10, 0)
 			time.Sleep(time.Second)
