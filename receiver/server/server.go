@@ -103,8 +103,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.limits.requests.Add(-1)
 		c.end(returned && out.code < http.StatusBadRequest)
 	}()
+	request := *r // net/http looks at its own one's body when it decides whether the connection can be used again
 	if r.ContentLength != 0 {
-		r.Body = b
+		request.Body = b
 	}
 	if s.limits.requests.Load() > int64(s.limits.maxConnections) {
 		s.limits.rejected(Rejection{Reason: TooMany, Code: http.StatusServiceUnavailable, Sender: r.RemoteAddr, Detail: "as many requests are being handled as may be"})
@@ -112,7 +113,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(out, "the receiver is busy: send the event again", http.StatusServiceUnavailable)
 		return
 	}
-	s.handler.ServeHTTP(out, r)
+	s.handler.ServeHTTP(out, &request)
 	returned = true
 }
 
