@@ -8,7 +8,8 @@ import (
 	"net"
 	"net/http/httptrace"
 	"sync"
-	"syscall"
+
+	"github.com/pbxhook/pbxhook/receiver/socket"
 )
 
 // connection is a connection to a target that is kept between requests. In HTTP/1.1 nothing but order tells which
@@ -73,8 +74,10 @@ func (c *connection) Write(data []byte) (int, error) {
 	first := c.unused
 	c.unused = false
 	c.mu.Unlock()
-	if first && hasInput(c.Conn) {
-		return 0, errUnsolicited
+	if first {
+		if input, ended := socket.Peek(c.Conn); input || ended {
+			return 0, errUnsolicited
+		}
 	}
 	return c.Conn.Write(data)
 }
@@ -83,23 +86,6 @@ func (c *connection) Write(data []byte) (int, error) {
 func (c *connection) Close() error {
 	c.set(func() { c.closed = true })
 	return c.Conn.Close()
-}
-
-// hasInput reports whether bytes came that nobody has read yet, or the end of the connection.
-func hasInput(conn net.Conn) bool {
-	socket, ok := conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return true
-	}
-	var peeked error
-	err = raw.Control(func(fd uintptr) {
-		_, _, peeked = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	})
-	return err != nil || !errors.Is(peeked, syscall.EAGAIN)
 }
 
 // chosen is told which connection net/http chose for a request.

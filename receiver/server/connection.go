@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/pbxhook/pbxhook/receiver/socket"
 )
 
 // connection is a TCP connection within the limits.
@@ -59,6 +61,11 @@ func (c *connection) CloseWrite() error {
 func (c *connection) inUse(now time.Time) bool {
 	if c.handlers.Load() > 0 {
 		return true
+	}
+	if !c.used() { // what came may not be read yet, where many come at once
+		if input, _ := socket.Peek(c.Conn); input {
+			c.readingSince.CompareAndSwap(0, now.UnixNano())
+		}
 	}
 	since := c.readingSince.Load()
 	return !c.seen.Load() && since != 0 && now.Sub(time.Unix(0, since)) < headerTimeout
