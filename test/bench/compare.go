@@ -22,15 +22,18 @@ type Row struct {
 	OfNginxDelivered   float64 `json:"ofNginxDelivered"`
 	OfBentoAccepted    float64 `json:"ofBentoAccepted"`
 	OfBentoDelivered   float64 `json:"ofBentoDelivered"`
-	AcceptP50Ms        float64 `json:"acceptP50Ms"`
-	AcceptP99Ms        float64 `json:"acceptP99Ms"`
-	EndToEndP50Ms      float64 `json:"endToEndP50Ms"`
-	EndToEndP99Ms      float64 `json:"endToEndP99Ms"`
-	OfNginxP99         float64 `json:"ofNginxEndToEndP99"`
-	CPUMicrosPerEvent  float64 `json:"cpuMicrosPerEvent"`
-	RSSMiB             float64 `json:"rssMiB"`
-	Lost               int     `json:"lost"`
-	Repeated           int     `json:"repeated"`
+	// the same beside bento with NATS that writes each message to the disk before it acknowledges it
+	OfBentoSyncAccepted  float64 `json:"ofBentoSyncAccepted"`
+	OfBentoSyncDelivered float64 `json:"ofBentoSyncDelivered"`
+	AcceptP50Ms          float64 `json:"acceptP50Ms"`
+	AcceptP99Ms          float64 `json:"acceptP99Ms"`
+	EndToEndP50Ms        float64 `json:"endToEndP50Ms"`
+	EndToEndP99Ms        float64 `json:"endToEndP99Ms"`
+	OfNginxP99           float64 `json:"ofNginxEndToEndP99"`
+	CPUMicrosPerEvent    float64 `json:"cpuMicrosPerEvent"`
+	RSSMiB               float64 `json:"rssMiB"`
+	Lost                 int     `json:"lost"`
+	Repeated             int     `json:"repeated"`
 }
 
 // fixedRate is how many events a second are offered for latencies, evenly spread.
@@ -182,6 +185,7 @@ func median(name string, rounds []map[string]Row) Row {
 		OfRigAccepted: ratio(rigAlone, accepted), OfRigDelivered: ratio(rigAlone, delivered),
 		OfNginxAccepted: ratio(nginxProxy, accepted), OfNginxDelivered: ratio(nginxProxy, delivered),
 		OfBentoAccepted: ratio(bentoNATS, accepted), OfBentoDelivered: ratio(bentoNATS, delivered),
+		OfBentoSyncAccepted: ratio(bentoNATSSync, accepted), OfBentoSyncDelivered: ratio(bentoNATSSync, delivered),
 		AcceptP50Ms: of(func(r Row) float64 { return r.AcceptP50Ms }), AcceptP99Ms: of(func(r Row) float64 { return r.AcceptP99Ms }),
 		EndToEndP50Ms: of(func(r Row) float64 { return r.EndToEndP50Ms }), EndToEndP99Ms: of(p99),
 		OfNginxP99:        ratio(nginxProxy, p99),

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 )
 
@@ -67,7 +68,7 @@ func run(ctx context.Context, o options) (err error) {
 	all := systems(o.programs)
 	if _, err := os.Stat(o.programs.bento); err != nil {
 		fmt.Printf("no %s: pbxhook is not compared with bento\n", o.programs.bento)
-		all = all[:len(all)-1]
+		all = slices.DeleteFunc(all, func(s system) bool { return s.name == bentoNATS || s.name == bentoNATSSync })
 	}
 	if wanted("compare") {
 		if result.Rows, err = compare(ctx, all, o); err != nil {

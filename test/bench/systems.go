@@ -58,16 +58,20 @@ func systems(p programs) []system {
 			return startPbxhook(ctx, p.receiver, folder, setup{targets: []string{target}})
 		}},
 		{bentoNATS, func(ctx context.Context, folder, target string) (string, processes, error) {
-			return startBento(ctx, p, folder, target)
+			return startBento(ctx, p, folder, target, false)
+		}},
+		{bentoNATSSync, func(ctx context.Context, folder, target string) (string, processes, error) {
+			return startBento(ctx, p, folder, target, true)
 		}},
 	}
 }
 
 const (
-	rigAlone   = "direct"
-	nginxProxy = "nginx-proxy"
-	pbxhook    = "pbxhook"
-	bentoNATS  = "bento-nats"
+	rigAlone      = "direct"
+	nginxProxy    = "nginx-proxy"
+	pbxhook       = "pbxhook"
+	bentoNATS     = "bento-nats"
+	bentoNATSSync = "bento-nats-sync"
 )
 
 // startNginx is a reverse proxy that stores nothing, with connections kept at both sides.
@@ -173,8 +177,8 @@ func startPbxhook(ctx context.Context, program, folder string, s setup) (string,
 func dataDir(folder string) string { return filepath.Join(folder, "data") }
 
 // startBento starts NATS with JetStream on the disk, a bento that puts events into it and answers when they
-// are acknowledged, and one that takes them out.
-func startBento(ctx context.Context, p programs, folder, target string) (url string, all processes, err error) {
+// are acknowledged, and one that takes them out. With sync, NATS acknowledges what is on the disk, as pbxhook does.
+func startBento(ctx context.Context, p programs, folder, target string, sync bool) (url string, all processes, err error) {
 	var addresses [2]string
 	for i := range addresses {
 		if addresses[i], err = loopback.Find(); err != nil {
@@ -193,7 +197,15 @@ func startBento(ctx context.Context, p programs, folder, target string) (url str
 		}
 		return err
 	}
-	if err := start("nats", p.nats, "-a", host, "-p", port, "-js", "-sd", filepath.Join(folder, "js")); err != nil {
+	storage := fmt.Sprintf("store_dir: %q", filepath.Join(folder, "js"))
+	if sync {
+		storage += ", sync_interval: always"
+	}
+	settings := filepath.Join(folder, "nats.conf")
+	if err := os.WriteFile(settings, []byte("jetstream {"+storage+"}\n"), 0o600); err != nil {
+		return "", nil, fmt.Errorf("write NATS' configuration: %w", err)
+	}
+	if err := start("nats", p.nats, "-a", host, "-p", port, "-c", settings); err != nil {
 		return "", all, err
 	}
 	if err := listening(ctx, broker, all[0]); err != nil {
