@@ -186,11 +186,15 @@ func (s *conditions) configuration(seen *observation) {
 }
 
 func (s *conditions) targets(seen *observation) {
-	var failing []string
+	var failing, suspended []string
 	if seen.receivers.report != nil {
 		for _, t := range seen.receivers.report.Targets {
-			wanted := slices.ContainsFunc(s.webhook.Spec.Targets, func(spec v1alpha1.Target) bool { return spec.Name == t.Name })
-			if !t.Healthy && wanted { // a removed one is shown, and no trouble
+			wanted := slices.IndexFunc(s.webhook.Spec.Targets, func(spec v1alpha1.Target) bool { return spec.Name == t.Name })
+			switch {
+			case wanted < 0, t.Healthy: // a removed one is shown, and no trouble
+			case s.webhook.Spec.Targets[wanted].Suspend != nil && *s.webhook.Spec.Targets[wanted].Suspend:
+				suspended = append(suspended, t.Name+": suspended: its events wait until suspend is false")
+			default:
 				failing = append(failing, fmt.Sprintf("%s: %s", t.Name, t.LastError))
 			}
 		}
@@ -203,7 +207,9 @@ func (s *conditions) targets(seen *observation) {
 	case len(lost) > 0:
 		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonReferencesNotFound, "%s", strings.Join(lost, "; "))
 	case len(failing) > 0:
-		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsFailing, "%s", strings.Join(failing, "; "))
+		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsFailing, "%s", strings.Join(append(failing, suspended...), "; "))
+	case len(suspended) > 0:
+		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsSuspended, "%s", strings.Join(suspended, "; "))
 	case seen.receivers.report == nil:
 		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionUnknown, v1alpha1.ReasonNoReceiver, "no receiver has told how its targets fare")
 	default:

@@ -40,6 +40,7 @@ type receivers struct {
 	unrouted    bool   // the Service does not lead to a receiver, though one is available
 	refused     string // why one cannot use the configuration
 	pending     int64  // events that some target does not have yet
+	unsure      bool   // one has not read yet how many there are
 	report      *statusz.Webhook
 }
 
@@ -65,7 +66,7 @@ func holdsEvents(seen *observation) bool {
 		}
 	}
 	answered := seen.receivers.available - seen.receivers.unreachable - len(seen.receivers.behind)
-	return ran > answered || seen.receivers.pending > 0
+	return ran > answered || seen.receivers.pending > 0 || seen.receivers.unsure
 }
 
 // hasRun is whether a pod's container was ever started.
@@ -122,6 +123,7 @@ func (a *receivers) take(report *statusz.Report, hash, pod string) {
 	}
 	if len(report.Webhooks) == 1 {
 		a.pending += report.Webhooks[0].Events.Pending
+		a.unsure = a.unsure || report.Webhooks[0].PendingUnknown
 		a.report = merge(a.report, &report.Webhooks[0])
 	}
 }
@@ -142,6 +144,7 @@ func merge(all, one *statusz.Webhook) *statusz.Webhook {
 		e.LastRejectedTime, e.LastRejectedReason = o.LastRejectedTime, o.LastRejectedReason
 	}
 	e.LastOtherVersion = cmp.Or(e.LastOtherVersion, o.LastOtherVersion)
+	all.PendingUnknown = all.PendingUnknown || one.PendingUnknown
 	all.JournalProblem = cmp.Or(all.JournalProblem, one.JournalProblem)
 	all.JournalWarning = cmp.Or(all.JournalWarning, one.JournalWarning)
 	all.JournalDamage = cmp.Or(all.JournalDamage, one.JournalDamage)
@@ -158,6 +161,7 @@ func merge(all, one *statusz.Webhook) *statusz.Webhook {
 		known.Pending += t.Pending
 		known.Delivered += t.Delivered
 		known.DeadLettered += t.DeadLettered
+		known.Evicted = max(known.Evicted, t.Evicted) // each says how many of the journal as a whole
 		known.ExpressionErrors += t.ExpressionErrors
 		known.LastDeliveryTime = later(known.LastDeliveryTime, t.LastDeliveryTime)
 		known.LastError = cmp.Or(known.LastError, t.LastError)

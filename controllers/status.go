@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/pbxhook/pbxhook/api/statusz"
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
 )
@@ -69,7 +70,7 @@ func spoken(before, after *v1alpha1.PBXWebhookStatus) bool {
 			t := &s.Targets[i]
 			s.Targets[i] = v1alpha1.TargetStatus{
 				Name: t.Name, Healthy: t.Healthy, LastError: t.LastError,
-				DeadLettered: min(t.DeadLettered, 1), ExpressionErrors: min(t.ExpressionErrors, 1),
+				DeadLettered: min(t.DeadLettered, 1), Evicted: min(t.Evicted, 1), ExpressionErrors: min(t.ExpressionErrors, 1),
 			}
 		}
 		return s
@@ -157,7 +158,24 @@ func counts(w *v1alpha1.PBXWebhook, seen *observation) {
 	receiver.Replicas = max(receiver.Replicas, receiver.ReadyReplicas)
 	w.Status.Receiver = receiver
 	if seen.receivers.report != nil {
+		keepPending(w.Status, seen.receivers.report)
 		w.Status.Events = seen.receivers.report.Events.DeepCopy()
 		w.Status.Targets = seen.receivers.report.Targets
+	}
+}
+
+// keepPending has the counts of what waits stay as they were where a receiver does not know them yet.
+func keepPending(last v1alpha1.PBXWebhookStatus, report *statusz.Webhook) {
+	if !report.PendingUnknown {
+		return
+	}
+	if last.Events != nil {
+		report.Events.Pending = last.Events.Pending
+	}
+	for i := range report.Targets {
+		t := &report.Targets[i]
+		if known := slices.IndexFunc(last.Targets, func(l v1alpha1.TargetStatus) bool { return l.Name == t.Name }); known >= 0 {
+			t.Pending, t.OldestPendingTime = last.Targets[known].Pending, last.Targets[known].OldestPendingTime
+		}
 	}
 }

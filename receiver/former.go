@@ -286,7 +286,7 @@ func (f *former) has(target string) bool {
 	last := f.journal.State().LastSeq
 	for _, pt := range f.delivering() {
 		s, ok := pt.status(target)
-		if !ok || !s.Told || s.Pending > 0 || f.shared == nil && s.Floor < last {
+		if !ok || !s.Known || s.Pending > 0 || f.shared == nil && s.Floor < last {
 			return false
 		}
 	}

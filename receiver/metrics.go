@@ -24,6 +24,7 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	delay    *prometheus.HistogramVec
+	panics   *prometheus.CounterVec
 }
 
 const (
@@ -61,11 +62,14 @@ var (
 	certificateDesc = webhookDesc("pbxhook_certificate_expiry_timestamp_seconds", "When the certificate of receiver.tls ends; absent without one.")
 	deadKeptDesc    = webhookDesc("pbxhook_dead_letters", "Dead letters that are kept.")
 	unsureDesc      = targetDesc("pbxhook_target_expression_errors_total", "Events that a target got because an expression could not be evaluated.")
-	pendingDesc     = targetDesc("pbxhook_target_pending_events", "Events that a target does not have yet.")
+	pendingDesc     = targetDesc("pbxhook_target_pending_events", "Events that a target does not have yet; absent until the receiver has read it from the journal.")
 	oldestDesc      = targetDesc("pbxhook_target_oldest_pending_timestamp_seconds", "When the oldest event that a target does not have was received; absent where there is none.")
 	deliveredDesc   = targetDesc("pbxhook_target_delivered_total", "Events that a target took.")
 	deadDesc        = targetDesc("pbxhook_target_dead_letters_total", "Events that were given up for a target.")
 	healthyDesc     = targetDesc("pbxhook_target_healthy", "Whether a target takes its events.")
+	oldestDeadDesc  = targetDesc("pbxhook_target_oldest_dead_letter_timestamp_seconds", "When the oldest dead letter of a target was given up; absent where there is none, and on NATS.")
+	suspendedDesc   = targetDesc("pbxhook_target_suspended", "Whether nothing is sent to a target, because its suspend is true.")
+	evictedDesc     = targetDesc("pbxhook_target_dead_letters_evicted_total", "Dead letters of a target that were deleted because there were too many, or they were too old.")
 	breakerDesc     = targetDesc("pbxhook_target_breaker_open", "Whether a target is left alone but for probes, because it does not answer.")
 )
 
@@ -101,8 +105,11 @@ func newMetrics(r *Receiver) *metrics {
 		}, []string{labelWebhook, labelTarget, labelResult, labelCode}),
 		duration: histogram("pbxhook_delivery_duration_seconds", "How long a request to a target took.", attemptBuckets, labelWebhook, labelTarget),
 		delay:    histogram("pbxhook_delivery_delay_seconds", "From an event's arrival to its delivery, without replays.", delayBuckets, labelWebhook, labelTarget),
+		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pbxhook_delivery_panics_total", Help: "Attempts that panicked, which is a defect of pbxhook; the event became a dead letter, or is tried again.",
+		}, []string{labelWebhook, labelTarget}),
 	}
-	m.registry.MustRegister(m, m.requests, m.unread, m.accepted, m.attempts, m.duration, m.delay,
+	m.registry.MustRegister(m, m.requests, m.unread, m.accepted, m.attempts, m.duration, m.delay, m.panics,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	for _, reason := range server.Reasons {
 		m.unread.WithLabelValues(string(reason))
@@ -163,6 +170,7 @@ type deliveries struct {
 	attempts        *prometheus.CounterVec
 	duration, delay prometheus.Observer
 	delivered       prometheus.Counter // by far the most
+	panics          prometheus.Counter
 }
 
 func (m *metrics) target(webhook, target string) *deliveries {
@@ -170,6 +178,7 @@ func (m *metrics) target(webhook, target string) *deliveries {
 	return &deliveries{
 		attempts: attempts, delivered: attempts.WithLabelValues("delivered", "2xx"),
 		duration: m.duration.WithLabelValues(webhook, target), delay: m.delay.WithLabelValues(webhook, target),
+		panics: m.panics.WithLabelValues(webhook, target),
 	}
 }
 
@@ -200,6 +209,7 @@ func (m *metrics) forget(webhook, target string) {
 	m.attempts.DeletePartialMatch(labels)
 	m.duration.DeletePartialMatch(labels)
 	m.delay.DeletePartialMatch(labels)
+	m.panics.DeletePartialMatch(labels)
 	if target == "" {
 		m.requests.DeletePartialMatch(labels)
 		m.accepted.DeletePartialMatch(labels)
@@ -211,7 +221,7 @@ func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		failuresDesc, receivedDesc, unparsedDesc, byNameDesc, versionDesc, repeatedDesc, rejectedDesc, damagedDesc, urlChecksDesc, guessedDesc, lastDesc, bytesDesc, maxBytesDesc, keptDesc, certificateDesc, deadKeptDesc,
 		connectionsDesc, maxConnectionsDesc, bodiesDesc, maxBodiesDesc,
-		unsureDesc, pendingDesc, oldestDesc, deliveredDesc, deadDesc, healthyDesc, breakerDesc,
+		unsureDesc, pendingDesc, oldestDesc, deliveredDesc, deadDesc, healthyDesc, breakerDesc, suspendedDesc, evictedDesc, oldestDeadDesc,
 	} {
 		out <- d
 	}
@@ -262,7 +272,9 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 			seconds(certificateDesc, p.certificate.Leaf.NotAfter, id)
 		}
 		w.eachTarget(func(s dispatch.Status, unsure int64) {
-			gauge(pendingDesc, float64(s.Pending), id, s.Name)
+			if s.Known {
+				gauge(pendingDesc, float64(s.Pending), id, s.Name)
+			}
 			if oldest := w.oldest(s); oldest != nil {
 				seconds(oldestDesc, oldest.Time, id, s.Name)
 			}
@@ -271,6 +283,9 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 			counter(unsureDesc, unsure, id, s.Name)
 			gauge(healthyDesc, truth(s.Healthy), id, s.Name)
 			gauge(breakerDesc, truth(s.BreakerOpen), id, s.Name)
+			gauge(suspendedDesc, truth(s.Suspended), id, s.Name)
+			seconds(oldestDeadDesc, w.oldestDeadLetter(s.Name), id, s.Name)
+			counter(evictedDesc, s.Evicted, id, s.Name)
 		})
 	}
 }

@@ -201,6 +201,16 @@ func (pt *part) status(name string) (dispatch.Status, bool) {
 	return d.Status(), true
 }
 
+// awaitKnown waits until all dispatchers have read how many events wait, or ctx ends.
+func (pt *part) awaitKnown(ctx context.Context) {
+	pt.mu.Lock()
+	all := slices.Collect(maps.Values(pt.running))
+	pt.mu.Unlock()
+	for _, d := range all {
+		d.dispatcher.AwaitKnown(ctx)
+	}
+}
+
 // oldest is when the oldest event was received that a target does not have; zero where it has all.
 func (pt *part) oldest(name string) time.Time {
 	s, ok := pt.status(name)

@@ -160,7 +160,9 @@ func planFor(manifest *v1alpha1.PBXWebhook, values *config.Manifests, options Op
 		Methods: methods(spec), Credentials: credentials,
 	}
 	for _, t := range spec.Targets {
-		p.targets = append(p.targets, planTarget(manifest.Namespace, t, values, options))
+		target := planTarget(manifest.Namespace, t, values, options)
+		target.policy.Webhook = string(manifest.UID)
+		p.targets = append(p.targets, target)
 	}
 	return p, nil
 }
@@ -327,6 +329,7 @@ func policyFor(t *v1alpha1.Target) dispatch.Policy {
 		InitialDelay: duration(t.Retry.InitialDelay, time.Second),
 		MaxDelay:     duration(t.Retry.MaxDelay, 5*time.Minute),
 		MaxAttempts:  t.Retry.MaxAttempts,
+		Suspended:    t.Suspend != nil && *t.Suspend,
 	}
 	if t.RateLimit != nil {
 		p.RateLimit, p.Burst = rate.Limit(t.RateLimit.PerSecond), int(t.RateLimit.Burst)

@@ -49,7 +49,7 @@ func (w *webhook) status() admin.Status {
 	now := map[string]dispatch.Status{}
 	w.eachTarget(func(s dispatch.Status, _ int64) { now[s.Name] = s })
 	for _, t := range report.Targets {
-		target := admin.TargetStatus{TargetStatus: t, PerMinute: now[t.Name].PerMinute, BreakerOpen: now[t.Name].BreakerOpen}
+		target := admin.TargetStatus{TargetStatus: t, PerMinute: now[t.Name].PerMinute, BreakerOpen: now[t.Name].BreakerOpen, Suspended: now[t.Name].Suspended}
 		if e, ok := elsewhere[t.Name]; ok {
 			target.Pending += e.Pending
 			target.Delivered += e.Delivered

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,9 @@ import (
 
 // maxRemoved is how many removed targets the status shows.
 const maxRemoved = 16
+
+// knownTime is how long the status waits for what dispatchers that have just started read from the journal.
+const knownTime = time.Second
 
 // webhook is one webhook at work: its journal, and for each part of it that this receiver delivers a dispatcher for
 // each of its targets.
@@ -213,12 +217,21 @@ func (w *webhook) attempt(p *plan, t targetPlan, shared *target) dispatch.Attemp
 		Template: t.template, Method: t.spec.Method, ContentType: contentType(&t.spec),
 	}
 	counts := w.metrics.target(w.id(), t.spec.Name)
-	return func(ctx context.Context, r journal.Record) dispatch.Outcome {
+	return func(ctx context.Context, r journal.Record) (outcome dispatch.Outcome) {
+		step := stepDecode
+		defer func() {
+			if defect := recover(); defect != nil {
+				outcome = w.panicked(t.spec.Name, &r, step, defect)
+				counts.panics.Inc()
+			}
+		}()
 		e := p.decode(&r)
+		step = stepFilter
 		wanted, err := wants(p.filter, t.filter, e)
 		if !wanted {
 			return dispatch.Outcome{Result: dispatch.Unwanted}
 		}
+		step = stepRender
 		request, renderErr := render.Render(shape, &r, e)
 		if renderErr != nil {
 			return dispatch.Outcome{Result: dispatch.Refused, Reason: renderErr.Error()}
@@ -229,9 +242,10 @@ func (w *webhook) attempt(p *plan, t targetPlan, shared *target) dispatch.Attemp
 		if r.Replay != "" {
 			request.Header.Set(event.HeaderPrefix+"Replay", r.Replay)
 		}
+		step = stepDeliver
 		span := w.span(&t, &r, request)
 		began := time.Now()
-		outcome := t.deliverer.Deliver(ctx, r.ID, request)
+		outcome = t.deliverer.Deliver(ctx, r.ID, request)
 		request.Release()
 		counts.attempted(&outcome, time.Since(began), time.Since(r.Request.ReceivedAt), r.Replay != "", span.Sampled())
 		endSpan(span, &outcome)
@@ -247,6 +261,27 @@ func (w *webhook) attempt(p *plan, t targetPlan, shared *target) dispatch.Attemp
 		}
 		return outcome
 	}
+}
+
+// The steps of an attempt.
+const (
+	stepDecode  = "decode"
+	stepFilter  = "filter"
+	stepRender  = "render"
+	stepDeliver = "deliver"
+)
+
+// panicked returns what an attempt came to that panicked: a defect of pbxhook. Before anything was sent the event
+// itself is the cause, so it becomes a dead letter, which can be replayed once the defect is fixed. The log has the
+// place, but not the value, which may show what the event holds.
+func (w *webhook) panicked(target string, r *journal.Record, step string, defect any) dispatch.Outcome {
+	w.log.Error("an attempt panicked: this is a defect of pbxhook", "target", target, "id", r.ID, "type", r.Type, "step", step,
+		"panic", fmt.Sprintf("%T", defect), "stack", string(debug.Stack()))
+	result := dispatch.Refused
+	if step == stepDeliver {
+		result = dispatch.Retry
+	}
+	return dispatch.Outcome{Result: result, Reason: step + ": a defect of pbxhook (a panic, see the receiver's log)"}
 }
 
 // span begins that of an attempt, and has the request carry it: but for the PBX's own request, which stays as it was.
@@ -283,10 +318,12 @@ func (w *webhook) eachTarget(do func(s dispatch.Status, unsure int64)) {
 	w.mu.Unlock()
 	parts := w.withFormer()
 	for _, name := range slices.Sorted(maps.Keys(targets)) {
-		all := dispatch.Status{Name: name, Healthy: true}
+		all := dispatch.Status{Name: name, Healthy: true, Known: len(parts) > 0 || w.shared != nil}
 		for _, pt := range parts {
 			if s, ok := pt.status(name); ok {
 				all = all.With(s)
+			} else {
+				all.Known = false // its dispatcher has not been started yet
 			}
 		}
 		if targets[name].inLoop() {
@@ -339,10 +376,23 @@ func (w *webhook) close() error {
 	return errors.Join(formerErr, w.journal.Close())
 }
 
-// pending is how many deliveries are still owed to targets.
+// pending is how many deliveries are still owed to targets, and more than none while that is not known.
 func (w *webhook) pending() (owed int64) {
-	w.eachTarget(func(s dispatch.Status, _ int64) { owed += s.Pending })
+	w.eachTarget(func(s dispatch.Status, _ int64) {
+		if owed += s.Pending; !s.Known {
+			owed++
+		}
+	})
 	return owed
+}
+
+// awaitKnown waits until dispatchers that have just started have read how many events wait, but not for long.
+func (w *webhook) awaitKnown() {
+	ctx, cancel := context.WithTimeout(context.Background(), knownTime)
+	defer cancel()
+	for _, pt := range w.withFormer() {
+		pt.awaitKnown(ctx)
+	}
 }
 
 // report is how the webhook fares, with the targets that were removed a short while ago.
@@ -360,12 +410,14 @@ func (w *webhook) report() statusz.Webhook {
 		URLChecks: state.URLChecks, LastURLCheckTime: timeOf(state.LastURLCheck),
 	}}
 	report.JournalDamage, report.JournalWarning = state.Damage, state.Warning
+	w.awaitKnown()
 	w.eachTarget(func(s dispatch.Status, unsure int64) {
+		report.PendingUnknown = report.PendingUnknown || !s.Known
 		report.Events.Pending = max(report.Events.Pending, s.Pending)
 		report.Targets = append(report.Targets, v1alpha1.TargetStatus{
 			Name: s.Name, Healthy: s.Healthy, Pending: s.Pending, Delivered: s.Delivered,
 			DeadLettered: s.DeadLettered, LastDeliveryTime: timeOf(s.LastDelivery), LastError: s.LastError,
-			ExpressionErrors: unsure, OldestPendingTime: w.oldest(s),
+			ExpressionErrors: unsure, Evicted: s.Evicted, OldestPendingTime: w.oldest(s),
 		})
 	})
 	if report.Draining = w.draining(); report.Draining != nil {
@@ -396,6 +448,19 @@ func (w *webhook) oldest(s dispatch.Status) *metav1.Time {
 		return nil
 	}
 	return timeOf(slices.MinFunc(times, time.Time.Compare))
+}
+
+// oldestDeadLetter returns when a target's oldest dead letter was given up; zero: there is none, or the journal cannot
+// tell without reading all of them.
+func (w *webhook) oldestDeadLetter(target string) time.Time {
+	if w.shared != nil {
+		return time.Time{}
+	}
+	letters, err := w.journal.DeadLetters(target, 0, 1)
+	if err != nil || len(letters) == 0 {
+		return time.Time{}
+	}
+	return letters[0].Time
 }
 
 // problem says why the journal cannot be used now; empty: it can.

@@ -21,6 +21,9 @@ type Webhook struct {
 	Name      string                  `json:"name"`
 	Events    v1alpha1.EventsStatus   `json:"events"`
 	Targets   []v1alpha1.TargetStatus `json:"targets"`
+	// PendingUnknown says that the receiver has not read yet how many events wait: the pending counts of the
+	// webhook and its targets say nothing.
+	PendingUnknown bool `json:"pendingUnknown,omitempty"`
 	// JournalProblem says why no event can be kept now; empty: they can.
 	JournalProblem string `json:"journalProblem,omitempty"`
 	// JournalWarning says what is wrong with the journal though events are accepted; empty: nothing.

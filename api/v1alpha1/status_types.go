@@ -75,6 +75,8 @@ const (
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonApplyFailed: the API server refused a child object.
 	ReasonApplyFailed = "ApplyFailed"
+	// ReasonTargetsSuspended: nothing is sent to some targets, as suspend says, and the others are healthy.
+	ReasonTargetsSuspended = "TargetsSuspended"
 	// ReasonTargetsFailing: at least one target does not take its events.
 	ReasonTargetsFailing = "TargetsFailing"
 	// ReasonNotRequested: spec.expose is not set, and only the cluster reaches the receiver.
@@ -306,7 +308,7 @@ type TargetStatus struct {
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name,omitempty"`
 
-	// healthy is whether the target takes its events.
+	// healthy is whether the target takes its events. One that is suspended does not.
 	// +optional
 	Healthy bool `json:"healthy"`
 
@@ -333,6 +335,13 @@ type TargetStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	DeadLettered int64 `json:"deadLettered"`
+
+	// evicted is the number of dead letters of this target that were deleted because there were more
+	// than 10,000 of them, or they were older than 7 days.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=9007199254740991
+	Evicted int64 `json:"evicted"`
 
 	// expressionErrors is the number of events that the target got because an expression could not be
 	// evaluated, since the receiver started.

@@ -55,6 +55,11 @@ type Target struct {
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 
+	// suspend keeps events from being sent to this target while it is true, as for its maintenance. They
+	// wait in the journal and do not age; when it is false again they go out in order. Default false.
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"`
+
 	// url that events are sent to, http or https, without user info and fragment. Either it or
 	// service is set.
 	// +optional
@@ -257,7 +262,9 @@ type CASource struct {
 //
 // +kubebuilder:validation:XValidation:rule="duration(self.initialDelay) <= duration(self.maxDelay)",fieldPath=".initialDelay",message="initialDelay (1s unless set) must be at most maxDelay (5m unless set)",messageExpression="'initialDelay (1s unless set) must be at most maxDelay (5m unless set): got ' + self.initialDelay + ' and ' + self.maxDelay"
 type Retry struct {
-	// maxAge is how long after it was received an event is tried. Then it becomes a dead letter.
+	// maxAge is how long after it was received an event is tried. Then it becomes a dead letter, once it
+	// was attempted at that age, or its target is down. Time while the target is suspended, or the
+	// receiver does not run, does not count.
 	// Default: 24h.
 	// +optional
 	// +kubebuilder:default="24h"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -125,7 +126,11 @@ func statusTable(w io.Writer, all []webhookStatus) {
 		}
 		line(w, "\nTARGET\tHEALTHY\tPENDING\tPER MINUTE\tDELIVERED\tGIVEN UP\tLAST ERROR")
 		for _, t := range s.Targets {
-			line(w, "%s\t%t\t%d\t%d\t%d\t%d\t%s", t.Name, t.Healthy, t.Pending, t.PerMinute, t.Delivered, t.DeadLettered, t.LastError)
+			givenUp := strconv.FormatInt(t.DeadLettered, 10)
+			if t.Evicted > 0 {
+				givenUp += fmt.Sprintf(" (%d evicted)", t.Evicted)
+			}
+			line(w, "%s\t%t\t%d\t%d\t%d\t%s\t%s", t.Name, t.Healthy, t.Pending, t.PerMinute, t.Delivered, givenUp, t.LastError)
 		}
 	}
 }

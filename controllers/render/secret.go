@@ -59,7 +59,7 @@ func Manifest(w *v1alpha1.PBXWebhook, values Values) ([]byte, error) {
 		spec.Journal.Embedded.Storage = v1alpha1.EmbeddedStorage{}
 	}
 	typeMeta := metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.Kind}
-	meta := metav1.ObjectMeta{Namespace: w.Namespace, Name: w.Name}
+	meta := metav1.ObjectMeta{Namespace: w.Namespace, Name: w.Name, UID: w.UID} // by its UID a receiver knows a retained journal of another one
 	for _, key := range []string{v1alpha1.AnnotationJournalBefore, v1alpha1.AnnotationCluster} {
 		if value := w.Annotations[key]; value != "" {
 			metav1.SetMetaDataAnnotation(&meta, key, value)

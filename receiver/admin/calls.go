@@ -251,6 +251,7 @@ type TargetStatus struct {
 	Host        string `json:"host,omitempty"` // that it is at: the rest of its URL may be a secret
 	PerMinute   int64  `json:"perMinute"`      // deliveries in the last minute
 	BreakerOpen bool   `json:"breakerOpen"`
+	Suspended   bool   `json:"suspended"`
 }
 
 // Update is something that happened: an event that was kept, or an attempt that ended.

@@ -41,7 +41,8 @@ type Outcome struct {
 	Reason     string // why it was not delivered, for people
 	Reply      string // the beginning of the answer's body; only for dead letters and the delivery log
 
-	gone bool // the event is no longer stored
+	gone   bool // the event is no longer stored
+	cutOff bool // the attempt may have been ended by the process, or the loss of the partition
 }
 
 // Attempt delivers one event once. It must end when its context does.
@@ -61,6 +62,10 @@ type Policy struct {
 	Problem string
 	// Warning says what is wrong though attempts are made; empty when all is well.
 	Warning string
+	// Suspended has no attempt be made, because the user wants it so; the age of events does not run.
+	Suspended bool
+	// Webhook is the UID of the object that the journal serves, where it has one.
+	Webhook string
 	// Waits has no attempt be made for now, though nothing is wrong.
 	Waits bool
 }
@@ -86,6 +91,9 @@ func (s Status) With(o Status) Status {
 		s.LastError = o.LastError
 	}
 	s.BreakerOpen = s.BreakerOpen || o.BreakerOpen
+	s.Suspended = s.Suspended || o.Suspended
+	s.Known = s.Known && o.Known
+	s.Evicted = max(s.Evicted, o.Evicted)
 	s.PerMinute += o.PerMinute
 	return s
 }
@@ -98,11 +106,13 @@ type Status struct {
 	Floor        uint64    `json:"floor"` // everything up to this sequence number is done
 	Delivered    int64     `json:"delivered"`
 	DeadLettered int64     `json:"deadLettered"`
+	Evicted      int64     `json:"evicted"` // dead letters that were deleted for their number or age, of the journal as a whole
 	LastDelivery time.Time `json:"lastDeliveryTime,omitzero"`
 	LastError    string    `json:"lastError,omitempty"`
 	BreakerOpen  bool      `json:"breakerOpen"`
+	Suspended    bool      `json:"suspended"`
 	PerMinute    int64     `json:"perMinute"` // deliveries in the last minute
-	Told         bool      `json:"-"`         // by the dispatcher, which has read the journal
+	Known        bool      `json:"-"`         // the dispatcher has read the journal; else Pending and Floor say nothing
 }
 
 // Dispatcher delivers the events of one journal to one target.
@@ -115,11 +125,13 @@ type Dispatcher struct {
 	policy  Policy
 	attempt Attempt
 	changed chan struct{} // closed when policy or attempt is another
-	status  Status
+	status  Status        // Pending without the events after read
+	read    uint64        // up to which sequence number the journal was read
 
 	logged    bool // attempts go into the delivery log
 	asks      chan *ask
 	questions chan *question
+	known     chan struct{} // closed when the first status was made
 	ended     chan struct{} // closed when it delivers no more
 }
 
@@ -129,7 +141,7 @@ type Dispatcher struct {
 func New(name string, j journal.Part, log *slog.Logger, policy Policy, attempt Attempt) *Dispatcher {
 	return &Dispatcher{
 		name: name, journal: j, log: log.With("target", name),
-		policy: policy, attempt: attempt, changed: make(chan struct{}), asks: make(chan *ask), questions: make(chan *question), ended: make(chan struct{}),
+		policy: policy, attempt: attempt, changed: make(chan struct{}), asks: make(chan *ask), questions: make(chan *question), known: make(chan struct{}), ended: make(chan struct{}),
 		status: Status{Name: name, Healthy: true}, logged: true,
 	}
 }
@@ -165,6 +177,15 @@ func (d *Dispatcher) Look(ctx context.Context, seqs []uint64) (done []bool, unlo
 	}
 }
 
+// AwaitKnown waits until the dispatcher has read how many events wait, has ended, or ctx has.
+func (d *Dispatcher) AwaitKnown(ctx context.Context) {
+	select {
+	case <-d.known:
+	case <-d.ended:
+	case <-ctx.Done():
+	}
+}
+
 // Configure replaces how the target is delivered to, for the attempts that follow.
 func (d *Dispatcher) Configure(policy Policy, attempt Attempt) {
 	d.mu.Lock()
@@ -174,11 +195,15 @@ func (d *Dispatcher) Configure(policy Policy, attempt Attempt) {
 	d.changed = make(chan struct{})
 }
 
-// Status is how the target fares now.
+// Status is how the target fares now. Events that were stored a moment ago count as pending.
 func (d *Dispatcher) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.status
+	s := d.status
+	if s.Known {
+		s.Pending = max(0, s.Pending+d.journal.Unread(d.read))
+	}
+	return s
 }
 
 // Run delivers until ctx ends; once. Then it starts no more attempts, waits for those under way, whose
@@ -198,8 +223,10 @@ func (d *Dispatcher) Run(ctx, attempts context.Context) error {
 		resumed:    make(chan resumed),
 		taking:     map[*taking]bool{},
 		read:       cursor.Floor,
+		evicted:    d.journal.Evicted(d.name),
 	}
 	w.configure()
+	w.resumeAge(time.Now())
 	w.resumeReplays(ctx)
 	w.run(ctx, attempts)
 	w.resuming.Wait()

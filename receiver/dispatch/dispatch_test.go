@@ -185,14 +185,18 @@ func TestDeadLetters(t *testing.T) {
 	require.Zero(t, b.running.Status().Pending)
 }
 
-func TestTooOldIsGivenUpWithoutAnAttempt(t *testing.T) {
+// TestTooOldIsAttemptedOnce: an event that is too old when the process starts may have waited for the process alone.
+func TestTooOldIsAttemptedOnce(t *testing.T) {
 	b := newBench(t)
 	b.policy.MaxAge = time.Minute
+	b.answer = func(string, int) dispatch.Outcome {
+		return dispatch.Outcome{Result: dispatch.Retry, Answered: true, Status: 500, Reason: "500 from the target"}
+	}
 	_, err := b.journal.Append(context.Background(), journal.Record{ID: "old", Request: event.Request{ReceivedAt: time.Now().Add(-time.Hour)}}, nil)
 	require.NoError(t, err)
 	b.run()
 	b.eventually("a dead letter", func() bool { return b.running.Status().DeadLettered == 1 })
-	require.Zero(t, b.tries["old"])
+	require.Equal(t, 1, b.tries["old"])
 }
 
 func TestWhatGrewTooOldSaysWhatItWaitedFor(t *testing.T) {

@@ -59,6 +59,7 @@ func (w *work) flushWhenDue() {
 
 // save begins to write the cursor and, in one go with it, dead letters.
 func (w *work) save() {
+	w.progress.count.Seen = time.Now().UTC()
 	s := &saving{Progress: journal.Progress{Cursor: w.progress.cursor(), Dead: w.dead, Revived: w.revived, Attempts: w.attempts}, done: make(chan struct{})}
 	w.saving, w.flushed = s, time.Now() // also when it fails: not in a loop
 	w.progress.dirty = false
@@ -78,6 +79,7 @@ func (w *work) saved() error {
 	<-s.done
 	w.saving = nil
 	if s.err == nil {
+		w.lookForEvicted()
 		return nil
 	}
 	w.progress.dirty = true
@@ -95,4 +97,14 @@ func (w *work) flush() error {
 	}
 	w.save()
 	return w.saved()
+}
+
+// lookForEvicted says when the journal has deleted dead letters to make room for others, or for their age.
+func (w *work) lookForEvicted() {
+	evicted := w.journal.Evicted(w.name)
+	if evicted > w.evicted {
+		w.log.Warn("dead letters were deleted, as there are too many or they are too old: they can be replayed only as long as their events are stored",
+			"number", evicted-w.evicted, "since the journal was made", evicted)
+	}
+	w.evicted = evicted
 }

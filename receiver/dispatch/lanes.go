@@ -41,6 +41,9 @@ func (w *waiting) due(now time.Time) *lane {
 	return heap.Pop(w).(*lane)
 }
 
+// remove takes out a lane.
+func (w *waiting) remove(l *lane) { heap.Remove(w, slices.Index(*w, l)) }
+
 // blamed takes out the lanes that wait because the target was unavailable, the oldest event first.
 func (w *waiting) blamed() []*lane {
 	var out []*lane

@@ -111,11 +111,15 @@ func TestReplayOutlivesTheProcess(t *testing.T) {
 func TestReplayIsAsOldAsTheWish(t *testing.T) {
 	b := newBench(t)
 	b.policy.MaxAge = time.Nanosecond
+	b.answer = func(string, int) dispatch.Outcome {
+		return dispatch.Outcome{Result: dispatch.Retry, Answered: true, Status: 500, Reason: "500"}
+	}
 	stop := b.run()
 	b.add("a", "a1")
 	b.eventually("given up", func() bool { return len(b.letters()) == 1 })
 	stop()
 	b.policy.MaxAge = time.Hour
+	b.answer = func(string, int) dispatch.Outcome { return delivered }
 	b.run()
 	require.EqualValues(t, 1, b.replay(1))
 	b.all(1)

@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"container/heap"
 	"slices"
 	"time"
 )
@@ -21,7 +20,7 @@ const (
 
 // nextTurn returns whose attempt may begin, and from when; noTurn: nobody's before something happens.
 func (w *work) nextTurn(now time.Time) (turn, time.Time) {
-	if w.now.Problem != "" || w.now.Waits || w.slots.full() {
+	if w.now.Problem != "" || w.now.Waits || w.now.Suspended || w.slots.full() {
 		return noTurn, time.Time{}
 	}
 	whose, at := w.laneTurn(now)
@@ -100,7 +99,7 @@ func (w *work) takeLane(whose turn, now time.Time) *lane {
 		if i := slices.Index(w.ready.failing, l); i >= 0 {
 			w.ready.failing = slices.Delete(w.ready.failing, i, i+1)
 		} else {
-			heap.Remove(&w.waiting, slices.Index(w.waiting, l))
+			w.waiting.remove(l)
 		}
 		return l
 	default:

@@ -51,13 +51,17 @@ type work struct {
 	slots     slots
 	probing   struct{ fresh, failed bool } // a lane that has not failed, and one that has, is tried as a probe
 	limiter   *rate.Limiter
-	failures  int // attempts since the last success
+	probed    time.Time // when the last probe that failed began; zero: events that were too old then are given up
+	suspended time.Time // since when; zero: it is not
+	clock     time.Time // when it was last looked at
+	failures  int       // attempts since the last success
 	lastErr   string
 	flushed   time.Time
 	dead      []journal.DeadLetter // not yet written
 	revived   []uint64             // dead letters that were delivered after all, not yet forgotten
 	attempts  []journal.Attempt    // not yet in the delivery log
 	saving    *saving              // what is being written, or nil
+	evicted   int64                // dead letters, as the journal said last
 	rate      meter                // of deliveries
 
 	now       Policy
@@ -68,11 +72,12 @@ type work struct {
 // lane is a run of events that go out one after the other.
 type lane struct {
 	key      string
-	seqs     []uint64 // waiting, the head first
-	live     int      // how many of them are not replayed
-	failures int      // attempts of the head that failed, for the delay
-	answered int32    // attempts of the head that the target answered
-	last     Outcome  // of the head's last attempt
+	seqs     []uint64  // waiting, the head first
+	live     int       // how many of them are not replayed
+	failures int       // attempts of the head that failed, for the delay
+	answered int32     // attempts of the head that the target answered
+	last     Outcome   // of the head's last attempt
+	since    time.Time // from when the head's age runs; zero: it was not looked up
 	due      time.Time
 	blamed   bool // its head failed because the target was unavailable
 
@@ -92,6 +97,7 @@ func (w *work) configure() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now, w.try, w.configNew = w.policy, w.attempt, w.changed
+	w.suspend(time.Now())
 	w.slots.resize(min(w.now.Concurrency, maxConcurrency))
 	w.limiter = nil
 	if w.now.RateLimit > 0 {
@@ -105,7 +111,9 @@ func (w *work) run(ctx, attempts context.Context) {
 	appended := w.journal.Appended() // before reading, so that nothing slips in between
 	w.more = true
 	for turns := 1; ctx.Err() == nil; turns++ {
+		w.watchClock(time.Now())
 		w.fill()
+		w.expire()
 		w.start(attempts)
 		if w.settleMore() && turns%maxTurns != 0 { // what else there is to see to can wait a little
 			w.flushWhenDue()
@@ -139,6 +147,7 @@ func (w *work) run(ctx, attempts context.Context) {
 	}
 	close(w.jobs)
 	w.working.Wait()
+	w.endAge(time.Now())
 	w.report()
 }
 
@@ -233,12 +242,12 @@ func (w *work) start(attempts context.Context) {
 
 // begin begins an attempt at the head of a lane.
 func (w *work) begin(attempts context.Context, l *lane, now time.Time) {
-	next := job{lane: l, seq: l.seqs[0], try: w.try, maxAge: w.now.MaxAge, probe: w.breaker.open}
+	next := job{lane: l, seq: l.seqs[0], try: w.try, probe: w.breaker.open, maxAge: w.now.MaxAge, resumed: w.progress.count.Since}
 	if next.probe {
 		w.setProbing(l, true)
 	}
 	if r := w.progress.replay(next.seq); r != nil {
-		next.replay, next.replayedAt = r.ID, r.At
+		next.replay = r.ID
 		w.ready.of(r).started(now)
 	}
 	w.slots.began(now, l)
@@ -263,6 +272,7 @@ func (w *work) work(attempts context.Context) {
 	for j := range w.jobs {
 		began := time.Now()
 		record, outcome := w.once(attempts, j)
+		outcome.cutOff = attempts.Err() != nil
 		w.results <- result{lane: j.lane, probe: j.probe, record: record, outcome: outcome, began: began, took: time.Since(began)}
 	}
 }
@@ -296,25 +306,21 @@ func (w *work) wake() time.Time {
 
 // job is one attempt to make.
 type job struct {
-	lane       *lane
-	probe      bool // of a target that is down
-	seq        uint64
-	try        Attempt
-	maxAge     time.Duration
-	replay     string // its id, or empty
-	replayedAt time.Time
+	lane    *lane
+	probe   bool // of a target that is down
+	seq     uint64
+	try     Attempt
+	maxAge  time.Duration
+	resumed time.Time // since when this webhook has the journal; zero: since it was made
+	replay  string    // its id, or empty
 }
 
-// once makes one attempt. An event that is too old is given up without one; what is replayed is as old
-// as the wish.
+// once makes one attempt.
 func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
 	var damaged *journal.DamagedError
 	record, err := w.record(j.seq, j.replay != "")
 	record.Replay = j.replay
-	since := record.Request.ReceivedAt
-	if j.replay != "" {
-		since = j.replayedAt
-	}
+	at := record.Request.ReceivedAt
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
 		return journal.Record{Seq: j.seq, Replay: j.replay}, Outcome{Result: Unwanted, gone: true}
@@ -322,8 +328,8 @@ func (w *work) once(ctx context.Context, j job) (journal.Record, Outcome) {
 		return journal.Record{Seq: j.seq, Replay: j.replay}, Outcome{Result: Refused, Reason: damaged.Error()}
 	case err != nil:
 		return journal.Record{Seq: j.seq}, Outcome{Result: Retry, Reason: err.Error()}
-	case time.Since(since) >= j.maxAge:
-		return record, Outcome{Result: Refused, Reason: fmt.Sprintf("older than retry.maxAge (%s)", j.maxAge)}
+	case j.replay == "" && at.Before(j.resumed) && time.Since(at) >= j.maxAge:
+		return record, Outcome{Result: Refused, Reason: tooOldReason(j.maxAge, "") + ", and received for an earlier webhook of this name"}
 	}
 	return record, j.try(ctx, record)
 }
@@ -372,6 +378,9 @@ func (w *work) judge(r result) {
 	switch {
 	case outcome.Unavailable:
 		w.failures++
+		if r.probe {
+			w.probed = r.began
+		}
 		if opened := w.breaker.failed(now, r.lane.key, r.probe); opened {
 			w.log.Warn("target is down, pausing", "reason", outcome.Reason)
 		}
@@ -411,7 +420,7 @@ func (w *work) skipHead(l *lane, unavailable bool) {
 	}
 	w.leave(l, l.seqs[0])
 	l.seqs = l.seqs[1:]
-	l.answered, l.last, l.notBefore = w.progress.attempts[l.seqs[0]], Outcome{}, time.Time{}
+	l.answered, l.last, l.notBefore, l.since = w.progress.attempts[l.seqs[0]], Outcome{}, time.Time{}, time.Time{}
 	w.push(l)
 }
 
@@ -419,7 +428,7 @@ func (w *work) skipHead(l *lane, unavailable bool) {
 func (w *work) next(l *lane) {
 	w.leave(l, l.seqs[0])
 	l.seqs = l.seqs[1:]
-	l.failures, l.answered, l.blamed, l.last, l.due, l.notBefore = 0, 0, false, Outcome{}, time.Time{}, time.Time{}
+	l.failures, l.answered, l.blamed, l.last, l.due, l.notBefore, l.since = 0, 0, false, Outcome{}, time.Time{}, time.Time{}, time.Time{}
 	if len(l.seqs) == 0 {
 		delete(w.lanes, l.key)
 		return
@@ -440,7 +449,7 @@ func (w *work) giveUp(r result, reason string) {
 	w.note(r, journal.DeadLettered)
 	w.log.Warn("event became a dead letter", "id", r.record.ID, "type", r.record.Type, "reason", reason)
 	w.progress.deadLettered(r.record.Seq)
-	w.skipHead(r.lane, !r.outcome.Answered && r.lane.blamed)
+	w.skipHead(r.lane, r.outcome.Unavailable || !r.outcome.Answered && r.lane.blamed)
 }
 
 // again lets the head of a lane wait for its next attempt, or gives it up.
@@ -454,27 +463,37 @@ func (w *work) again(r result) {
 	l.failures++
 	l.last = r.outcome
 	l.last.Reply = "" // memory for as long as it waits
+	l.blamed = r.outcome.Unavailable
+	l.since = w.since(&r.record)
+	if reason := w.enough(r); reason != "" {
+		w.giveUp(r, reason)
+		return
+	}
 	if r.outcome.Answered {
 		l.answered++
 		w.progress.attempted(l.seqs[0], l.answered)
-		if w.now.MaxAttempts > 0 && l.answered >= w.now.MaxAttempts {
-			l.answered-- // giveUp counts this attempt itself
-			w.giveUp(r, fmt.Sprintf("after %d attempts: %s", w.now.MaxAttempts, r.outcome.Reason))
-			return
-		}
 	}
-	l.blamed = r.outcome.Unavailable
 	now := time.Now()
 	l.due, l.notBefore = now.Add(backoff(w.now, l.failures)), time.Time{}
 	if r.outcome.RetryAfter > 0 {
 		l.due = now.Add(min(r.outcome.RetryAfter, w.now.MaxDelay))
 		l.notBefore = l.due
 	}
-	if expiry := r.record.Request.ReceivedAt.Add(w.now.MaxAge); r.record.Replay == "" && !r.record.Request.ReceivedAt.IsZero() && l.due.After(expiry) {
-		l.due = expiry
-	}
+	l.due = w.notAfter(&r.record, l.due, now)
 	w.waiting.add(l)
 	w.note(r, journal.Retried)
+}
+
+// enough says why there is no attempt after one that failed; empty: there is.
+func (w *work) enough(r result) string {
+	switch {
+	case r.outcome.Answered && w.now.MaxAttempts > 0 && r.lane.answered+1 >= w.now.MaxAttempts:
+		return fmt.Sprintf("after %d attempts: %s", w.now.MaxAttempts, r.outcome.Reason)
+	case !r.outcome.cutOff && w.tooOld(&r.record, r.began):
+		return tooOldReason(w.now.MaxAge, r.outcome.Reason)
+	default:
+		return ""
+	}
 }
 
 func (w *work) answer(q *question) {
@@ -508,12 +527,14 @@ func backoff(policy Policy, failures int) time.Duration {
 // report makes the status that others see.
 func (w *work) report() {
 	s := Status{
-		Name: w.name, Pending: max(0, int64(w.queued)+w.toResume+w.journal.Unread(w.read)-w.progress.doneAfter(w.read)),
-		Floor: w.progress.floor, Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered,
+		Name: w.name, Pending: int64(w.queued) + w.toResume - w.progress.doneAfter(w.read),
+		Floor: w.progress.floor, Delivered: w.progress.count.Delivered, DeadLettered: w.progress.count.DeadLettered, Evicted: w.evicted,
 		LastDelivery: w.progress.count.LastDelivery, BreakerOpen: w.breaker.open,
-		Healthy: true, Told: true, PerMinute: w.rate.perMinute(time.Now()),
+		Healthy: true, Known: true, PerMinute: w.rate.perMinute(time.Now()),
 	}
 	switch {
+	case w.now.Suspended:
+		s.Healthy, s.Suspended, s.LastError = false, true, "suspended: its events wait until suspend is false"
 	case w.now.Problem != "":
 		s.Healthy, s.LastError = false, w.now.Problem
 	case w.queued-w.replayed >= maxQueued:
@@ -524,6 +545,10 @@ func (w *work) report() {
 		s.Healthy, s.LastError = false, w.now.Warning
 	}
 	w.mu.Lock()
-	w.status = s
+	first := !w.status.Known
+	w.status, w.Dispatcher.read = s, w.read
 	w.mu.Unlock()
+	if first {
+		close(w.known)
+	}
 }

@@ -96,9 +96,10 @@ type Bolt struct {
 	counters     counters
 	checkpointed uint64 // the last event that is in the file
 	removed      []Removed
-	damage       []string // found since it was opened, the latest
-	badEvents    Ranges   // found when they were read
-	problem      error    // why no event can be kept now
+	evicted      map[string]int64 // dead letters, by target
+	damage       []string         // found since it was opened, the latest
+	badEvents    Ranges           // found when they were read
+	problem      error            // why no event can be kept now
 	appended     chan struct{}
 	closed       bool
 }
@@ -388,6 +389,15 @@ func removedFrom(cursors map[string]Cursor, last uint64) []Removed {
 		}
 	}
 	slices.SortFunc(all, func(a, b Removed) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// evictedFrom returns how many dead letters of each target were evicted.
+func evictedFrom(cursors map[string]Cursor) map[string]int64 {
+	all := make(map[string]int64, len(cursors))
+	for name, c := range cursors {
+		all[name] = c.Evicted
+	}
 	return all
 }
 

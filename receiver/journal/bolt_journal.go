@@ -208,10 +208,13 @@ func (b *Bolt) Save(target string, p Progress) error {
 		if err := t.unbury(target, p.Revived); err != nil {
 			return err
 		}
+		p.Cursor.Evicted = b.cursors[target].Evicted
 		if len(p.Dead) > 0 {
-			if err := t.bury(target, p.Dead); err != nil {
+			evicted, err := t.bury(target, p.Dead)
+			if err != nil {
 				return err
 			}
+			p.Cursor.Evicted += evicted
 		}
 		if err := t.log(target, p.Attempts); err != nil {
 			return err
@@ -219,6 +222,13 @@ func (b *Bolt) Save(target string, p Progress) error {
 		p.Cursor.RemovedAt = b.cursors[target].RemovedAt // a target that is gone may still write what it finished
 		return t.saveCursor(target, p.Cursor)
 	})
+}
+
+// Evicted implements Part.
+func (b *Bolt) Evicted(target string) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.evicted[target]
 }
 
 // KeepCursors implements Journal.

@@ -143,7 +143,7 @@ func (b *Bolt) finish(s *checkpoint) {
 	b.problem = problemAfter(b.problem, s)
 	if s.err == nil {
 		b.counters = b.counters.after(&s.before, &s.left)
-		b.checkpointed, b.removed = s.left.LastSeq, removedFrom(b.cursors, s.left.LastSeq)
+		b.checkpointed, b.removed, b.evicted = s.left.LastSeq, removedFrom(b.cursors, s.left.LastSeq), evictedFrom(b.cursors)
 		b.latest.add(s.changes.logged, s.left.Logged)
 		b.recent.drop(s.changes.gone)
 		b.show(s.changes.added)

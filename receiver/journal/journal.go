@@ -119,6 +119,17 @@ type Cursor struct {
 	DeadLettered int64            `json:"deadLettered"`
 	LastDelivery time.Time        `json:"lastDelivery,omitzero"`
 	RemovedAt    time.Time        `json:"removedAt,omitzero"` // since when no target has it
+	Seen         time.Time        `json:"seen,omitzero"`      // when the dispatcher wrote it
+	Pauses       []Pause          `json:"pauses,omitempty"`   // while which the age of events did not run, the oldest first
+	Webhook      string           `json:"webhook,omitempty"`  // UID of the object that the journal serves; empty: it has none
+	Evicted      int64            `json:"evicted,omitempty"`  // dead letters that were deleted for their number or age
+	Since        time.Time        `json:"since,omitzero"`     // when it began to serve that one, where it served another one before
+}
+
+// Pause is a time while which nothing could be attempted.
+type Pause struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
 }
 
 // Replay is a replay request that a target's dispatcher has taken: events that go to the target again. It is kept
@@ -310,6 +321,9 @@ type Part interface {
 	OpenCursor(target string) (Cursor, error)
 	// Save keeps how far a target's dispatcher is. The dispatcher reads on meanwhile.
 	Save(target string, p Progress) error
+	// Evicted returns how many dead letters of a target were deleted because there were more than the journal holds
+	// of one target, or they were too old.
+	Evicted(target string) int64
 	// KeepCursors says which targets there are. Cursors of others go after 24 hours.
 	KeepCursors(targets []string) error
 	// DeadLetters are a target's after a sequence number, in order, at most limit.

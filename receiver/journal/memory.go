@@ -186,8 +186,28 @@ func (m *Memory) Save(target string, p Progress) error {
 		m.attempts = append(m.attempts, a)
 	}
 	p.Cursor.RemovedAt = m.cursors[target].RemovedAt
+	p.Cursor.Evicted = m.cursors[target].Evicted + m.evict(target)
 	m.cursors[target] = p.Cursor
 	return nil
+}
+
+// evict deletes the oldest dead letters of a target above the number that is kept, and those that are too old, and
+// returns how many.
+func (m *Memory) evict(target string) (n int64) {
+	letters := m.dead[target]
+	for len(letters) > 0 && (len(letters) > maxDeadLetters || time.Since(letters[0].Time) >= deadLetterAge) {
+		letters = letters[1:]
+		n++
+	}
+	m.dead[target] = letters
+	return n
+}
+
+// Evicted implements Part.
+func (m *Memory) Evicted(target string) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cursors[target].Evicted
 }
 
 // Attempts implements Journal.

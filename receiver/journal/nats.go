@@ -85,12 +85,13 @@ type NATS struct {
 	deniedAt    time.Time
 	said        map[string]time.Time // log lines that repeat
 	state       State
-	damage      Rejection  // the last that all receivers know of
-	counted     natsCounts // not yet written
-	byName      nameCounts // of all receivers, as last read
-	targets     []string   // that there are
-	unnoted     []string   // targets whose cursors may not be there yet: until then no event is taken
-	notified    uint64     // the highest sequence number that was told of
+	damage      Rejection        // the last that all receivers know of
+	counted     natsCounts       // not yet written
+	byName      nameCounts       // of all receivers, as last read
+	targets     []string         // that there are
+	unnoted     []string         // targets whose cursors may not be there yet: until then no event is taken
+	notified    uint64           // the highest sequence number that was told of
+	evicted     map[string]int64 // dead letters that this receiver evicted, by target
 	parts       map[int]*natsPart
 }
 

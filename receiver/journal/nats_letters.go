@@ -109,9 +109,16 @@ func (n *NATS) exhume(ctx context.Context) error {
 	}
 	for target, seqs := range byTarget {
 		slices.Sort(seqs)
-		if err := n.DropDeadLetters(target, seqs[:max(0, len(seqs)-maxDeadLetters)]); err != nil {
+		excess := max(0, len(seqs)-maxDeadLetters)
+		if err := n.DropDeadLetters(target, seqs[:excess]); err != nil {
 			return err
 		}
+		n.mu.Lock()
+		if n.evicted == nil {
+			n.evicted = map[string]int64{}
+		}
+		n.evicted[target] += int64(excess)
+		n.mu.Unlock()
 	}
 	return nil
 }

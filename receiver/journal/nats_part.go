@@ -350,6 +350,13 @@ func (v *natsView) log(target string, attempts []Attempt) {
 	}
 }
 
+// Evicted implements Part: those that this receiver evicted. Those that became too old are deleted by the bucket.
+func (p *natsPart) Evicted(target string) int64 {
+	p.n.mu.Lock()
+	defer p.n.mu.Unlock()
+	return p.n.evicted[target]
+}
+
 // KeepCursors implements Part. The dispatcher of a target that has just been removed may write its cursor meanwhile.
 func (v *natsView) KeepCursors(targets []string) error {
 	ctx, cancel := context.WithTimeout(v.lease.attempts, partTimeout)

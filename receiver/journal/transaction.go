@@ -19,6 +19,7 @@ type transaction struct {
 	added    []*Record
 	gone     []uint64 // events that are not kept any more
 	logged   []Attempt
+	dead     map[string]int // by target: dead letters that it added, less those that it deleted
 }
 
 func (t *transaction) bucket(name string) *bbolt.Bucket { return t.Bucket([]byte(name)) }
@@ -107,25 +108,25 @@ func (t *transaction) dropCursors() error {
 	return nil
 }
 
-// bury keeps dead letters of a target; the oldest go when there are too many or they are too old.
-func (t *transaction) bury(target string, dead []DeadLetter) error {
+// bury adds dead letters of a target, evicts those that are too many or too old, and returns how many these were.
+func (t *transaction) bury(target string, dead []DeadLetter) (evicted int64, err error) {
 	bucket, err := t.bucket(bucketDead).CreateBucketIfNotExists([]byte(target))
 	if err != nil {
-		return fmt.Errorf("keep dead letters of target %s: %w", target, err)
+		return 0, fmt.Errorf("keep dead letters of target %s: %w", target, err)
 	}
 	for i := range dead {
 		data, err := encodeLetter(target, &dead[i])
 		if err != nil {
-			return fmt.Errorf("keep a dead letter of target %s: %w", target, err)
+			return 0, fmt.Errorf("keep a dead letter of target %s: %w", target, err)
 		}
 		if bucket.Get(keyOf(dead[i].Record.Seq)) == nil {
-			t.counters.Dead++
+			t.countDead(target, 1)
 		}
 		if err := bucket.Put(keyOf(dead[i].Record.Seq), data); err != nil {
-			return fmt.Errorf("keep a dead letter of target %s: %w", target, err)
+			return 0, fmt.Errorf("keep a dead letter of target %s: %w", target, err)
 		}
 	}
-	return t.exhume(target, bucket)
+	return t.evict(target, bucket)
 }
 
 // unbury forgets dead letters.
@@ -141,26 +142,38 @@ func (t *transaction) unbury(target string, seqs []uint64) error {
 		if err := bucket.Delete(keyOf(seq)); err != nil {
 			return fmt.Errorf("drop a dead letter of target %s: %w", target, err)
 		}
-		t.counters.Dead--
+		t.countDead(target, -1)
 	}
 	return nil
 }
 
-func (t *transaction) exhume(target string, bucket *bbolt.Bucket) error {
-	excess := bucket.Stats().KeyN - maxDeadLetters
+// countDead counts dead letters that were added, or deleted. bbolt itself counts what is in the file alone.
+func (t *transaction) countDead(target string, n int) {
+	if t.dead == nil {
+		t.dead = map[string]int{}
+	}
+	t.dead[target] += n
+	t.counters.Dead += int64(n)
+}
+
+// evict deletes the oldest dead letters of a target above the number that is kept, and those that are too old. Their
+// events stay as long as other delivered ones.
+func (t *transaction) evict(target string, bucket *bbolt.Bucket) (n int64, err error) {
+	excess := bucket.Stats().KeyN + t.dead[target] - maxDeadLetters
 	cursor := bucket.Cursor()
 	for key, data := cursor.First(); key != nil; key, data = cursor.First() {
 		var l letter
 		if err := unseal(letterKey(target, seqOf(key)), data, &l); excess <= 0 && (err != nil || t.now.Sub(l.Time) < deadLetterAge) {
-			return nil
+			return n, nil
 		}
 		if err := bucket.Delete(key); err != nil {
-			return fmt.Errorf("drop a dead letter of target %s: %w", target, err)
+			return n, fmt.Errorf("drop a dead letter of target %s: %w", target, err)
 		}
-		t.counters.Dead--
+		t.countDead(target, -1)
 		excess--
+		n++
 	}
-	return nil
+	return n, nil
 }
 
 // trimFrom is from how many bytes on room is made.
