@@ -81,6 +81,7 @@ chart: ## the Helm chart, in dist/pbxhook-VERSION.tgz
 
 .PHONY: fault
 fault: ## what breaks: real processes killed, ended, paused, starved of disk, fed by slow senders; NATS servers too
+	DAMAGE_ROUNDS=600 go test -count=1 -timeout 5m -v -run TestRandomDamage ./receiver/journal
 	nats=$$(hack/nats-server) && PBXHOOK_NATS_SERVER=$$nats go test -count=1 -timeout 20m -v ./test/fault
 
 .PHONY: bench

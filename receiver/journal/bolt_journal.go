@@ -128,9 +128,10 @@ func (b *Bolt) Heads(after uint64, limit int) ([]Head, error) {
 // scan reads records after a sequence number, at most limit.
 func scan[T any](b *Bolt, after uint64, limit int, read func(seq uint64, data []byte) T) ([]T, error) {
 	var all []T
+	_, last := b.position() // a number above it is not as it was written, and would hide all below it
 	err := b.view(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket([]byte(bucketEvents)).Cursor()
-		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && len(all) < limit; key, data = cursor.Next() {
+		for key, data := cursor.Seek(keyOf(after + 1)); key != nil && seqOf(key) <= last && len(all) < limit; key, data = cursor.Next() {
 			if !intact(seqOf(key), data) { // its lane and the rest may be wrong; Get says so
 				b.foundDamaged(seqOf(key))
 				data = nil

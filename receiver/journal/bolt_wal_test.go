@@ -203,6 +203,36 @@ func TestDamagedLog(t *testing.T) {
 	require.Equal(t, []string{"e0", "e2", "e3"}, ids(t, j))
 }
 
+// notedAsAnswered has a journal go on, as two copies: at a moment, and killed a moment later, when four events are in the
+// log alone of which journal.db notes that they were answered.
+func notedAsAnswered(t *testing.T, from string) (before, killed string) {
+	t.Helper()
+	for range 20 { // what is in the log goes into the file after a moment
+		file := filepath.Join(t.TempDir(), "j.db")
+		copyJournal(t, from, file)
+		j := open(t, file, journal.Options{})
+		appendAll(t, j, 3)
+		letGo := j.Hold(t) // brings three into the file, and notes as answered what comes until it ends
+		appendAll(t, j, 2)
+		before = filepath.Join(t.TempDir(), "j.db")
+		copyJournal(t, file, before)
+		appendAll(t, j, 2)
+		require.NoError(t, letGo(nil))
+		letGo = j.Hold(t) // writes nothing meanwhile
+		killed = filepath.Join(t.TempDir(), "j.db")
+		copyJournal(t, file, killed)
+		require.NoError(t, letGo(nil))
+		report, err := journal.Check(killed)
+		require.NoError(t, err)
+		require.Empty(t, report.Damage)
+		if report.InLog == 4 {
+			return before, killed
+		}
+	}
+	require.Fail(t, "events are never in the log alone")
+	return "", ""
+}
+
 // TestFilesThatDoNotFit: one of the two is missing, emptied, of another journal or an older copy. That is reported, the
 // journal does not open, and what can be read can be copied.
 func TestFilesThatDoNotFit(t *testing.T) {
@@ -214,18 +244,7 @@ func TestFilesThatDoNotFit(t *testing.T) {
 	require.NoError(t, j.Close())
 	closed := filepath.Join(t.TempDir(), "j.db")
 	copyJournal(t, older, closed)
-	newer := filepath.Join(t.TempDir(), "j.db")
-	copyJournal(t, older, newer)
-	j = open(t, newer, journal.Options{})
-	appendAll(t, j, 3)
-	letGo := j.Hold(t) // brings three into the file, and notes as answered what comes until it ends
-	appendAll(t, j, 2)
-	before := filepath.Join(t.TempDir(), "j.db")
-	copyJournal(t, newer, before)
-	appendAll(t, j, 2)
-	require.NoError(t, letGo(nil))
-	killedLater := filepath.Join(t.TempDir(), "j.db")
-	copyJournal(t, newer, killedLater)
+	before, killedLater := notedAsAnswered(t, older)
 
 	for name, tc := range map[string]struct {
 		db, log string // empty: it is not there

@@ -42,7 +42,8 @@ type contents struct {
 	cursors        map[string]Cursor
 	seqs           Ranges
 	lastSeq        uint64
-	bytes          int64 // of events
+	highest        uint64 // of the keys of events, also of those that are not as they were written
+	bytes          int64  // of events
 	damagedLetters int64
 	transaction    uint64 // the last one
 }
@@ -242,7 +243,7 @@ func (c *contents) take(bucket [][]byte, key, value []byte) (problem string) {
 		if len(key) != 8 {
 			return fmt.Sprintf("the key of an event is %x", key)
 		}
-		c.lastSeq = max(c.lastSeq, seq)
+		c.highest = max(c.highest, seq)
 		c.bytes += keptSize(value)
 		if !intact(seq, value) {
 			c.Reported = append(c.Reported, fmt.Sprintf("event %d: %v", seq, errChecksum))
@@ -251,6 +252,7 @@ func (c *contents) take(bucket [][]byte, key, value []byte) (problem string) {
 		}
 		c.Events++
 		c.seqs.Add(seq)
+		c.lastSeq = max(c.lastSeq, seq)
 	case bucketCursors:
 		var cursor Cursor
 		if err := unseal(key, value, &cursor); err != nil {
@@ -292,6 +294,9 @@ func (c *contents) compare() {
 		}
 		return
 	}
+	if c.highest > c.counters.LastSeq { // a reader would take all numbers before it for done
+		c.Damage = append(c.Damage, fmt.Sprintf("event %d is there, and %d was the last one", c.highest, c.counters.LastSeq))
+	}
 	for _, n := range []struct {
 		what         string
 		found, noted int64
@@ -317,12 +322,24 @@ func (c *contents) missing() {
 		return
 	}
 	for _, cursor := range c.cursors {
-		for seq := cursor.Floor + 1; seq <= c.lastSeq; seq++ {
-			if !cursor.Has(seq) && !c.seqs.Has(seq) {
-				c.Lost.Add(seq)
-			}
-		}
+		c.missingFor(&cursor)
 	}
+}
+
+// missingFor does so for one target. It goes by ranges: a number that is not as it was written may be any.
+func (c *contents) missingFor(cursor *Cursor) {
+	known := slices.Clone(c.seqs)
+	for _, done := range cursor.Done {
+		known.AddAll(done.From, done.To)
+	}
+	next := cursor.Floor + 1
+	for _, one := range known {
+		if one.From > next {
+			c.Lost.AddAll(next, min(one.From-1, c.lastSeq))
+		}
+		next = max(next, one.To+1)
+	}
+	c.Lost.AddAll(next, c.lastSeq)
 }
 
 // Repair copies what is whole of a journal's file to another one, which must not exist, and says what is

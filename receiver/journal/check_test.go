@@ -3,6 +3,7 @@ package journal_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -241,4 +242,25 @@ func TestRepair(t *testing.T) {
 	require.NoError(t, os.WriteFile(text, []byte(strings.Repeat("no journal ", 2_000)), 0o600))
 	_, err = journal.Check(text)
 	require.ErrorContains(t, err, "this is no journal")
+}
+
+// TestNumberFarTooHigh: a damaged key of an event would have readers take all others for done, and is refused.
+func TestNumberFarTooHigh(t *testing.T) {
+	file := used(t)
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	changed := 0
+	for at := 12; at < len(data)-6; at++ { // of the record, which follows its key; also in pages that are free by now
+		if string(data[at:at+6]) == "\x0a\x04e119" && binary.BigEndian.Uint64(data[at-12:]) == 120 {
+			data[at-12] |= 0x40
+			changed++
+		}
+	}
+	require.NotZero(t, changed)
+	require.NoError(t, os.WriteFile(file, data, 0o600))
+	_, err = journal.Open(context.Background(), file, journal.Options{})
+	require.ErrorContains(t, err, "120 was the last one")
+	report, err := journal.Repair(file, filepath.Join(t.TempDir(), "repaired.db"))
+	require.NoError(t, err)
+	require.Equal(t, journal.Ranges{{From: 120, To: 120}}, report.Lost, "%+v", report)
 }
