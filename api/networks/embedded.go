@@ -52,7 +52,7 @@ func Leads(address netip.Addr) []netip.Addr {
 		return []netip.Addr{address}
 	}
 	for _, e := range embeddings {
-		if !e.network.Contains(address) && !(address.Is4In6() && e.network.Addr().Is4In6()) {
+		if !e.network.Contains(address) {
 			continue
 		}
 		var all []netip.Addr
