@@ -149,3 +149,43 @@ func TestNATSCursorsAreLost(t *testing.T) {
 		})
 	}
 }
+
+// TestNATSDamagedCursor concerns its partition alone, and is named in the status; deleted, it begins at the first stored
+// event.
+func TestNATSDamagedCursor(t *testing.T) {
+	t.Parallel()
+	const bucket = "pbxhook_crm_callcenter"
+	servers := natstest.Start(t, 1, "")
+	target := newOrdered(t)
+	r := start(t, natsManifest(natstest.URL(servers), target.URL, ""))
+	r.eventually("NATS is used", func() bool { return r.problem() == "" })
+	target.setAway(true)
+	for call := range 64 {
+		r.post(fmt.Sprintf(`{"event_name":"NewState","unique_id":"%d.1","exten":"9","state":"Ringing","n":"0"}`, call))
+	}
+	r.stop()
+	conn, err := nats.Connect(natstest.URL(servers))
+	require.NoError(t, err)
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	require.NoError(t, err)
+	kv, err := js.KeyValue(t.Context(), bucket)
+	require.NoError(t, err)
+	_, err = kv.Put(t.Context(), "cursor.3.crm", []byte("nonsense"))
+	require.NoError(t, err)
+	stream, err := js.Stream(t.Context(), bucket)
+	require.NoError(t, err)
+	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter("pbxhook.crm.callcenter.p.3"))
+	require.NoError(t, err)
+	there := int(info.State.Subjects["pbxhook.crm.callcenter.p.3"])
+	require.NotZero(t, there)
+	target.setAway(false)
+	r.run()
+	r.eventually("all others arrive", func() bool { return target.count() == 64-there })
+	r.eventually("it is named", func() bool {
+		return strings.Contains(r.report().Webhooks[0].JournalWarning, "nats kv del pbxhook_crm_callcenter cursor.3.crm")
+	})
+	require.NoError(t, kv.Delete(t.Context(), "cursor.3.crm"))
+	r.eventually("all arrive", func() bool { return target.count() == 64 })
+	r.eventually("nothing is wrong any more", func() bool { return r.report().Webhooks[0].JournalWarning == "" })
+}

@@ -26,6 +26,9 @@ func (w *work) note(r result, as journal.Result) {
 	w.progress.dirty = true
 }
 
+// complainPause is between two log lines about a cursor that cannot be written.
+const complainPause = time.Minute
+
 // saving is what is being written into the journal.
 type saving struct {
 	journal.Progress
@@ -85,7 +88,10 @@ func (w *work) saved() error {
 	w.progress.dirty = true
 	w.dead, w.revived, w.attempts = append(s.Dead, w.dead...), append(s.Revived, w.revived...), append(s.Attempts, w.attempts...)
 	w.lastErr = s.err.Error()
-	w.log.Error("cannot write the cursor; events may be delivered again after a restart", "error", s.err)
+	if now := time.Now(); now.Sub(w.complained) >= complainPause {
+		w.complained = now
+		w.log.Error("cannot write the cursor; events may be delivered again after a restart", "error", s.err)
+	}
 	return fmt.Errorf("write the cursor of target %s: %w", w.name, s.err)
 }
 

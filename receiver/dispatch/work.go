@@ -29,40 +29,41 @@ const (
 // work is the state of a running dispatcher. Its goroutine alone touches it.
 type work struct {
 	*Dispatcher
-	progress  *progress
-	lanes     map[string]*lane
-	ready     readyLanes     // lanes whose head may be tried
-	waiting   waiting        // lanes whose head must wait, soonest first
-	queued    int            // events in lanes
-	replayed  int            // of these, the ones that are replayed
-	resumed   chan resumed   // events of replays that an earlier process took
-	toResume  int64          // how many of them are not in lanes yet
-	resuming  sync.WaitGroup // of the goroutine that looks them up
-	taking    map[*taking]bool
-	inFlight  int
-	read      uint64    // all up to it are in lanes or done
-	more      bool      // the journal may hold more than was read
-	readAgain time.Time // after a failed reading, or zero
-	jobs      chan job
-	results   chan result
-	workers   int // goroutines that take jobs: as many as there ever were attempts under way
-	working   sync.WaitGroup
-	breaker   breaker
-	slots     slots
-	probing   struct{ fresh, failed bool } // a lane that has not failed, and one that has, is tried as a probe
-	limiter   *rate.Limiter
-	probed    time.Time // when the last probe that failed began; zero: events that were too old then are given up
-	suspended time.Time // since when; zero: it is not
-	clock     time.Time // when it was last looked at
-	failures  int       // attempts since the last success
-	lastErr   string
-	flushed   time.Time
-	dead      []journal.DeadLetter // not yet written
-	revived   []uint64             // dead letters that were delivered after all, not yet forgotten
-	attempts  []journal.Attempt    // not yet in the delivery log
-	saving    *saving              // what is being written, or nil
-	evicted   int64                // dead letters, as the journal said last
-	rate      meter                // of deliveries
+	complained time.Time // when it was logged last that the cursor cannot be written
+	progress   *progress
+	lanes      map[string]*lane
+	ready      readyLanes     // lanes whose head may be tried
+	waiting    waiting        // lanes whose head must wait, soonest first
+	queued     int            // events in lanes
+	replayed   int            // of these, the ones that are replayed
+	resumed    chan resumed   // events of replays that an earlier process took
+	toResume   int64          // how many of them are not in lanes yet
+	resuming   sync.WaitGroup // of the goroutine that looks them up
+	taking     map[*taking]bool
+	inFlight   int
+	read       uint64    // all up to it are in lanes or done
+	more       bool      // the journal may hold more than was read
+	readAgain  time.Time // after a failed reading, or zero
+	jobs       chan job
+	results    chan result
+	workers    int // goroutines that take jobs: as many as there ever were attempts under way
+	working    sync.WaitGroup
+	breaker    breaker
+	slots      slots
+	probing    struct{ fresh, failed bool } // a lane that has not failed, and one that has, is tried as a probe
+	limiter    *rate.Limiter
+	probed     time.Time // when the last probe that failed began; zero: events that were too old then are given up
+	suspended  time.Time // since when; zero: it is not
+	clock      time.Time // when it was last looked at
+	failures   int       // attempts since the last success
+	lastErr    string
+	flushed    time.Time
+	dead       []journal.DeadLetter // not yet written
+	revived    []uint64             // dead letters that were delivered after all, not yet forgotten
+	attempts   []journal.Attempt    // not yet in the delivery log
+	saving     *saving              // what is being written, or nil
+	evicted    int64                // dead letters, as the journal said last
+	rate       meter                // of deliveries
 
 	now       Policy
 	try       Attempt

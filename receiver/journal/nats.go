@@ -60,39 +60,40 @@ type NATS struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 
-	mu          sync.Mutex
-	kv          jetstream.KeyValue // nil until all is set up
-	leases      jetstream.KeyValue
-	letters     jetstream.KeyValue
-	stream      jetstream.Stream
-	created     time.Time // the stream
-	epoch       string    // of the stream
-	epochs      []string  // that it had before
-	known       uint64    // the highest sequence number that the stream is known to have had
-	wentBack    bool      // the stream has another history than it had
-	newest      mark      // of the stream's events, when it was looked at last
-	cache       *cache
-	problem     error     // why it cannot be used
-	heard       time.Time // when the stream's leader answered last; at first, when the journal was opened
-	looked      time.Time // when the stream was looked at last, which is by way of its leader
-	switched    time.Time // when another server was tried last
-	probed      time.Time
-	failing     map[task]*failing
-	differences map[string]string    // by stream: what is not as it must be
-	missing     map[string]time.Time // by stream: since when it has too few copies
-	elsewhere   bool                 // receivers with another configuration have set the stream up
-	denied      error                // the last thing that the credentials may not do
-	deniedAt    time.Time
-	said        map[string]time.Time // log lines that repeat
-	state       State
-	damage      Rejection        // the last that all receivers know of
-	counted     natsCounts       // not yet written
-	byName      nameCounts       // of all receivers, as last read
-	targets     []string         // that there are
-	unnoted     []string         // targets whose cursors may not be there yet: until then no event is taken
-	notified    uint64           // the highest sequence number that was told of
-	evicted     map[string]int64 // dead letters that this receiver evicted, by target
-	parts       map[int]*natsPart
+	mu             sync.Mutex
+	kv             jetstream.KeyValue // nil until all is set up
+	leases         jetstream.KeyValue
+	letters        jetstream.KeyValue
+	stream         jetstream.Stream
+	created        time.Time // the stream
+	epoch          string    // of the stream
+	epochs         []string  // that it had before
+	known          uint64    // the highest sequence number that the stream is known to have had
+	wentBack       bool      // the stream has another history than it had
+	newest         mark      // of the stream's events, when it was looked at last
+	cache          *cache
+	problem        error     // why it cannot be used
+	heard          time.Time // when the stream's leader answered last; at first, when the journal was opened
+	looked         time.Time // when the stream was looked at last, which is by way of its leader
+	switched       time.Time // when another server was tried last
+	probed         time.Time
+	failing        map[task]*failing
+	differences    map[string]string    // by stream: what is not as it must be
+	missing        map[string]time.Time // by stream: since when it has too few copies
+	elsewhere      bool                 // receivers with another configuration have set the stream up
+	denied         error                // the last thing that the credentials may not do
+	deniedAt       time.Time
+	said           map[string]time.Time // log lines that repeat
+	state          State
+	damagedCursors map[string]string // by key: what is to be done
+	damage         Rejection         // the last that all receivers know of
+	counted        natsCounts        // not yet written
+	byName         nameCounts        // of all receivers, as last read
+	targets        []string          // that there are
+	unnoted        []string          // targets whose cursors may not be there yet: until then no event is taken
+	notified       uint64            // the highest sequence number that was told of
+	evicted        map[string]int64  // dead letters that this receiver evicted, by target
+	parts          map[int]*natsPart
 }
 
 // natsCounts are what no stream counts; all receivers add to one value.

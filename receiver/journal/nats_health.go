@@ -101,7 +101,7 @@ func tooSmall(most int64) error {
 
 // warning says what is wrong though events are accepted; empty: nothing. n.mu is held.
 func (n *NATS) warning() string {
-	all := slices.Sorted(maps.Values(n.differences))
+	all := append(slices.Sorted(maps.Values(n.differences)), slices.Sorted(maps.Values(n.damagedCursors))...)
 	for _, o := range []task{looking, leasing, idle, opening, reading, saving} {
 		if err := n.failure(o, failingTime); err != nil {
 			all = append(all, err.Error())

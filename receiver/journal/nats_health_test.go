@@ -109,3 +109,34 @@ func TestNATSFailuresAreNamed(t *testing.T) {
 		})
 	}
 }
+
+// TestNATSLongCursors: reading ahead stops before a cursor is longer than what the servers take, and goes on when it is
+// shorter.
+func TestNATSLongCursors(t *testing.T) {
+	t.Parallel()
+	servers := natstest.Start(t, 1, "max_payload: 200000")
+	n := openNATS(t, servers, nil)
+	n.Targets([]string{"crm"})
+	usable(t, n)
+	parts := share(t, n).all(t)
+	receipt, err := n.Append(t.Context(), record("e", "c"), nil)
+	require.NoError(t, err)
+	heads, err := n.Heads(0, 1)
+	require.NoError(t, err)
+	view := parts[journal.PartitionOf(heads[0])].For("crm")
+	cursor, err := view.OpenCursor("crm")
+	require.NoError(t, err)
+	for seq := receipt.Seq + 10; len(cursor.Done) < 3000; seq += 2 {
+		cursor.Done.Add(seq)
+	}
+	require.NoError(t, view.Save("crm", journal.Progress{Cursor: cursor}), "it can be written")
+	entries, err := view.Entries(0, 10)
+	require.NoError(t, err)
+	require.Empty(t, entries)
+	woken := view.Appended()
+	require.NoError(t, view.Save("crm", journal.Progress{}))
+	<-woken
+	entries, err = view.Entries(0, 10)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+}

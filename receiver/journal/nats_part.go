@@ -17,7 +17,9 @@ const (
 	trimPause    = 10 * time.Second
 	trimBatch    = 1000
 	trimAge      = time.Minute // under which nothing is dropped: what was read of cursors may be a moment old
-	glanceTime   = time.Second // for what people and Prometheus ask
+	crowdedPause = time.Second
+	roomAge      = 10 * time.Second // likewise, when room is needed
+	glanceTime   = time.Second      // for what people and Prometheus ask
 	partTimeout  = natsTimeout
 	replayPrefix = "replay."
 )
@@ -109,6 +111,10 @@ func (v *natsView) Entries(after uint64, limit int) ([]Entry, error) {
 		defer cancel()
 		ctx = short
 	}
+	if v.crowded() {
+		time.AfterFunc(crowdedPause, func() { v.wake(0) })
+		return nil, nil
+	}
 	all, left, err := v.next(ctx, after, limit)
 	if ctx.Err() == nil {
 		v.n.met(reading, err)
@@ -139,6 +145,24 @@ func (v *natsView) Entries(after uint64, limit int) ([]Entry, error) {
 		time.AfterFunc(lagPause, func() { v.wake(known) })
 	}
 	return entries, nil
+}
+
+// crowded reports whether the cursor has become so long that it could not be written if much more was read: that is when
+// events far apart are done. It waits for those before them.
+func (v *natsView) crowded() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.target != Glance && v.cursor.length() > (v.n.conn().MaxPayload()-payloadReserve)/2
+}
+
+// length returns about how many bytes a cursor takes, rather more.
+func (c *Cursor) length() int64 {
+	const ofRange, ofAttempts = 56, 28
+	ranges := len(c.Done)
+	for i := range c.Replays {
+		ranges += len(c.Replays[i].Seqs)
+	}
+	return int64(ranges*ofRange + len(c.Attempts)*ofAttempts)
 }
 
 // next reads the partition's messages after a number, and what was read last once more, where that was a while ago: the
@@ -238,7 +262,11 @@ func (v *natsView) openCursor(target string) (Cursor, error) {
 
 func (v *natsView) takeCursor(ctx context.Context, target string) (f owned, revision uint64, err error) {
 	key := cursorKey(v.index, target)
-	if revision, err = v.n.read(ctx, key, &f); err != nil {
+	revision, err = v.n.read(ctx, key, &f)
+	if damage := (*DamagedError)(nil); err == nil || errors.As(err, &damage) {
+		v.n.noteDamaged(key, err)
+	}
+	if err != nil {
 		return f, 0, err
 	}
 	info, err := v.n.info(ctx, v.n.name())
@@ -406,7 +434,7 @@ func (p *natsPart) cursors(ctx context.Context) (map[string]found, error) {
 	return all, err
 }
 
-// eachCursor calls do for each cursor whose key matches.
+// eachCursor calls do for each cursor whose key matches, but for damaged ones, which are in the status.
 func (n *NATS) eachCursor(ctx context.Context, keys string, do func(part int, target string, f found)) error {
 	if _, err := n.bucket(); err != nil {
 		return err
@@ -414,15 +442,37 @@ func (n *NATS) eachCursor(ctx context.Context, keys string, do func(part int, ta
 	n.mu.Lock()
 	epoch := n.epoch
 	n.mu.Unlock()
-	var first error
-	err := n.eachOwned(ctx, keys, func(v value, f owned, damaged error) {
-		if damaged != nil {
-			first = damaged
-		} else if part, target, err := splitCursorKey(v.key); err == nil {
+	return n.eachOwned(ctx, keys, func(v value, f owned, damaged error) {
+		if n.noteDamaged(v.key, damaged); damaged != nil {
+			return
+		}
+		if part, target, err := splitCursorKey(v.key); err == nil {
 			do(part, target, found{f, v.revision, f.Epoch != epoch})
 		}
 	})
-	return errors.Join(err, first)
+}
+
+// noteDamaged takes in whether a cursor can be read.
+func (n *NATS) noteDamaged(key string, damaged error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if damaged == nil {
+		delete(n.damagedCursors, key)
+		return
+	}
+	n.damagedCursors[key] = fmt.Sprintf("%v: its partition is not delivered until it is deleted (nats kv del %s %s), after which its target gets all that is stored in the partition again", damaged, n.name(), key)
+}
+
+// anyDamaged reports whether a cursor of the partition cannot be read.
+func (p *natsPart) anyDamaged() bool {
+	p.n.mu.Lock()
+	defer p.n.mu.Unlock()
+	for key := range p.n.damagedCursors {
+		if part, _, err := splitCursorKey(key); err == nil && part == p.index {
+			return true
+		}
+	}
+	return false
 }
 
 // eachOwned calls do for each cursor whose key matches, as it is written, or with the reason why it cannot be read.
@@ -481,6 +531,9 @@ func (p *natsPart) Trim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.anyDamaged() {
+		return nil // what its target has is not known
+	}
 	if p.lacks(cursors) {
 		if err := p.restoreCursors(); err != nil {
 			return err
@@ -514,9 +567,12 @@ func (p *natsPart) Trim(ctx context.Context) error {
 		}
 	}
 	state := p.n.State()
-	young := time.Now().Add(-trimAge)
 	surplus := (state.Bytes - int64(trimAbove*float64(state.MaxBytes))) / Partitions
 	oldest := time.Now().Add(-p.n.options.Retention)
+	young := time.Now().Add(-trimAge)
+	if surplus > 0 {
+		young = time.Now().Add(-roomAge)
+	}
 	purge, from := uint64(0), uint64(1)
 	for {
 		all, left, err := p.n.batch(ctx, p.n.name(), p.n.partSubject(p.index), from, trimBatch)
