@@ -208,10 +208,10 @@ func (n *NATS) noteGoneBack() {
 // resume returns a cursor as it counts in the stream as it is now.
 func (n *NATS) resume(ctx context.Context, target string, f owned, info *jetstream.StreamInfo) (owned, error) {
 	epoch := info.Config.Metadata[metaEpoch]
-	switch {
-	case f.Epoch == epoch:
+	switch f.Epoch {
+	case epoch:
 		return f, n.trust(ctx, f.Marks.newest(), info)
-	case f.Epoch == "": // an earlier version wrote it
+	case "": // an earlier version wrote it
 		if !f.Stream.IsZero() && !f.Stream.Equal(info.Created) || f.Cursor.highest() > info.State.LastSeq {
 			n.report("the stream %s has not all events of which a cursor of target %s says something: it gets all that is stored again", n.name(), target)
 			f.Cursor = f.Cursor.upTo(0)
