@@ -60,26 +60,27 @@ func write(t testing.TB, conn net.Conn, text string) {
 	require.NoError(t, err)
 }
 
-// get sends a request on a connection and reads its response.
-func get(t testing.TB, conn net.Conn) *http.Response {
+// get sends a request on a connection and returns its response's status, and whether it is the last one on it.
+func get(t testing.TB, conn net.Conn) (code int, last bool) {
 	t.Helper()
 	write(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
-	return response
+	return response.StatusCode, response.Close
 }
 
 // TestAnnounceShutdown: from then on every response is the last one on its connection, and new connections are accepted.
 func TestAnnounceShutdown(t *testing.T) {
 	s := listen(t, server.Options{Handler: http.HandlerFunc(noContent)})
 	kept := dial(t, s.Address())
-	require.False(t, get(t, kept).Close)
+	_, last := get(t, kept)
+	require.False(t, last)
 	s.AnnounceShutdown()
 	for _, conn := range []net.Conn{kept, dial(t, s.Address())} {
-		response := get(t, conn)
-		require.Equal(t, http.StatusNoContent, response.StatusCode)
-		require.True(t, response.Close, "its sender is told")
+		code, last := get(t, conn)
+		require.Equal(t, http.StatusNoContent, code)
+		require.True(t, last, "its sender is told")
 		_, err := conn.Read(make([]byte, 1))
 		require.ErrorIs(t, err, io.EOF)
 	}
@@ -139,7 +140,8 @@ func TestShutdown(t *testing.T) {
 		w.WriteHeader(http.StatusNoContent)
 	})})
 	idle, busy := dial(t, s.Address()), dial(t, s.Address())
-	require.False(t, get(t, idle).Close)
+	_, last := get(t, idle)
+	require.False(t, last)
 	write(t, busy, "POST / HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-begun
 	ended := make(chan error, 1)
