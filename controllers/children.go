@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -32,17 +33,20 @@ func of[D any](live client.Object, desired *D) child {
 }
 
 // children are the objects of a webhook beside its Secret, in the order in which they are made.
-func (r *Reconciler) children(w *v1alpha1.PBXWebhook, seen *observation) ([]child, error) {
+func (r *Reconciler) children(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) ([]child, error) {
 	told, err := tell(w, seen.configuration.before, r.cluster)
 	if err != nil {
 		return nil, err
 	}
 	deployment, err := render.Deployment(told, r.Receiver, seen.replicas(w), seen.former)
 	if err != nil {
-		return nil, &stalledError{reason: v1alpha1.ReasonInvalidSpec, message: err.Error()}
+		return nil, &blockedError{reason: v1alpha1.ReasonInvalidSpec, message: err.Error()}
 	}
 	var list []child
 	if claim := render.Claim(w); claim != nil { // one that is not wanted any more holds events: it stays
+		if err := r.fitClaim(ctx, w, claim, seen); err != nil {
+			return nil, err
+		}
 		list = append(list, of(&corev1.PersistentVolumeClaim{}, claim))
 	}
 	list = append(list,
@@ -67,22 +71,27 @@ func podMonitor() *unstructured.Unstructured {
 	return monitor
 }
 
-// applyChildren makes the objects of a webhook what they should be, and notes which it wrote.
+// applyChildren makes the objects of a webhook what they should be, and notes which it wrote. One that cannot be made
+// does not hold up the others.
 func (r *Reconciler) applyChildren(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) error {
-	children, err := r.children(w, seen)
+	children, err := r.children(ctx, w, seen)
 	if err != nil {
 		return err
 	}
 	seen.written = map[string]bool{}
 	for i := range children {
-		written, err := r.apply(ctx, w, &children[i])
-		if err != nil {
-			return fmt.Errorf("%s: %w", kindOf(children[i].live), err)
+		live, kind := children[i].live, kindOf(children[i].live)
+		written, err := r.apply(ctx, w, &children[i], seen)
+		if blocked := (*blockedError)(nil); errors.As(err, &blocked) && isClaim(live) {
+			err = r.claimRejected(ctx, w, blocked)
+		}
+		if err != nil && !seen.blocks(err) {
+			return fmt.Errorf("%s: %w", kind, err)
 		}
 		if written {
-			log.FromContext(ctx).V(1).Info("applied", "kind", kindOf(children[i].live), "generation", w.Generation)
+			log.FromContext(ctx).V(1).Info("applied", "kind", kind, "generation", w.Generation)
 		}
-		seen.written[kindOf(children[i].live)] = written
+		seen.written[kind] = written
 	}
 	return nil
 }

@@ -55,13 +55,13 @@ func (s *conditions) natsJournal(nats *v1alpha1.NATSJournal, report *statusz.Web
 }
 
 func (s *conditions) journal(seen *observation) {
-	s.journalNow(seen.receivers.report)
+	s.journalNow(seen.receivers.report, seen.claimNote)
 	if c := s.get(v1alpha1.ConditionJournalDurable); seen.moving && c.Reason != v1alpha1.ReasonJournalUnavailable {
 		s.set(c.Type, c.Status, v1alpha1.ReasonJournalMoving, "%s; %s", c.Message, movingMessage(seen))
 	}
 }
 
-func (s *conditions) journalNow(report *statusz.Webhook) {
+func (s *conditions) journalNow(report *statusz.Webhook, claimNote string) {
 	if report != nil && report.JournalProblem != "" {
 		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalUnavailable, "events are answered 503: %s", report.JournalProblem)
 		return
@@ -80,7 +80,7 @@ func (s *conditions) journalNow(report *statusz.Webhook) {
 		return
 	}
 	if render.NeedsClaim(s.webhook) {
-		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonPersistentVolume, "an accepted event survives the loss of its pod")
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonPersistentVolume, "an accepted event survives the loss of its pod%s", claimNote)
 		return
 	}
 	s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonEmptyDir,
@@ -226,10 +226,14 @@ func (s *conditions) ready(seen *observation) {
 			}
 		}
 	}()
-	var stalled *stalledError
-	if errors.As(seen.blocked, &stalled) {
-		s.set(v1alpha1.ConditionStalled, metav1.ConditionTrue, stalled.reason, "%s", stalled.message)
-		s.set(v1alpha1.ConditionReady, metav1.ConditionFalse, stalled.reason, "%s", stalled.message)
+	blocked := seen.refused
+	if errors.As(seen.blocked, &blocked) || blocked != nil {
+		if blocked.heals {
+			s.reconciling(blocked.reason, "%s", blocked.message)
+		} else {
+			s.set(v1alpha1.ConditionStalled, metav1.ConditionTrue, blocked.reason, "%s", blocked.message)
+		}
+		s.set(v1alpha1.ConditionReady, metav1.ConditionFalse, blocked.reason, "%s", blocked.message)
 		return
 	}
 	if seen.blocked != nil {

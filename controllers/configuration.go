@@ -93,7 +93,7 @@ func (m *memory) forget(name types.NamespacedName) {
 // applyConfiguration makes the receiver's Secret what it should be. The cache has versions of
 // Secrets and ConfigMaps, not their values: these are read, from the API server, only when one of
 // the versions is another than last time.
-func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebhook) (configuration, error) {
+func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) (configuration, error) {
 	known := r.known.get(w)
 	before := known.configuration.before
 	told, inputs, err := r.inputs(ctx, w, before, known.drained)
@@ -111,7 +111,7 @@ func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebh
 	if now := journalBefore(w, live.Data[render.ManifestKey], known.drained); !equality.Semantic.DeepEqual(now, before) {
 		known.configuration.before = now // what it refers to is an input, too, and what is read must be newer than the inputs
 		r.known.put(w, known)
-		return r.applyConfiguration(ctx, w)
+		return r.applyConfiguration(ctx, w, seen)
 	}
 	w = told
 	values, c, err := r.resolve(ctx, w, live)
@@ -124,13 +124,20 @@ func (r *Reconciler) applyConfiguration(ctx context.Context, w *v1alpha1.PBXWebh
 		return configuration{}, err
 	}
 	c.hash = render.Hash(manifest)
-	if !found || !sameSecret(w, live, manifest) {
-		if err := r.write(ctx, w, render.Secret(w, manifest)); err != nil {
-			return configuration{}, fmt.Errorf("secret: %w", err)
-		}
+	desired, err := stamped(render.Secret(w, manifest))
+	if err != nil {
+		return configuration{}, err
+	}
+	var there client.Object
+	if found {
+		there = live
+	}
+	if c.written, err = r.converge(ctx, w, desired, there, seen); err != nil {
+		return configuration{}, fmt.Errorf("secret: %w", err)
+	}
+	if c.written || seen.wait > 0 { // its new version comes with the watch, and is then remembered
 		log.FromContext(ctx).V(1).Info("configuration written", "hash", c.hash, "generation", w.Generation)
-		c.written = true
-		return c, nil // its new version comes with the watch, and is then remembered
+		return c, nil
 	}
 	known.inputs, known.configuration = inputs, c
 	r.known.put(w, known)
@@ -147,18 +154,6 @@ func (r *Reconciler) findSecret(ctx context.Context, w *v1alpha1.PBXWebhook, liv
 		return false, fmt.Errorf("read the receiver's Secret: %w", err)
 	}
 	return true, refuseForeign(w, live)
-}
-
-// sameSecret is whether the receiver's Secret is what it should be.
-func sameSecret(w *v1alpha1.PBXWebhook, live *corev1.Secret, manifest []byte) bool {
-	labels := render.Labels(w)
-	for name, value := range labels {
-		if live.Labels[name] != value {
-			return false
-		}
-	}
-	return len(live.Data) == 1 && string(live.Data[render.ManifestKey]) == string(manifest) &&
-		live.Annotations[render.AnnotationConfig] == render.Hash(manifest)
 }
 
 // inputs are the versions of all that a configuration is made of, for the webhook as its receivers are told of it.

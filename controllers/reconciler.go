@@ -77,6 +77,7 @@ type Reconciler struct {
 
 	known   memory
 	cluster string // the UID of the namespace kube-system; empty: not told
+	guard   writeGuard
 }
 
 // Reconcile makes what a PBXWebhook asks for, and reports: resolve what it refers to, apply what
@@ -86,6 +87,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.Get(ctx, request.NamespacedName, webhook); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.known.forget(request.NamespacedName)
+			r.guard.forget(request.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -112,14 +114,17 @@ type observation struct {
 	moving        bool          // from a journal of one kind to one of another
 	former        render.Volume // of the embedded journal before, while it is needed
 	exposure      exposure
-	blocked       error // why the pass did not come to its end
+	blocked       error         // why the pass did not come to its end
+	refused       *blockedError // the first child that could not be made; the others were
+	claimNote     string        // how the claim is not as the spec says, for JournalDurable
+	wait          time.Duration // until something is to be tried again; 0: nothing is
 }
 
 func (r *Reconciler) reconcile(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) (err error) {
 	if err = checkSpec(w); err != nil {
 		return err
 	}
-	if seen.configuration, err = r.applyConfiguration(ctx, w); err != nil {
+	if seen.configuration, err = r.applyConfiguration(ctx, w, seen); err != nil {
 		return err
 	}
 	if err = r.askReceivers(ctx, w, seen); err != nil {
@@ -141,7 +146,7 @@ func (r *Reconciler) reconcile(ctx context.Context, w *v1alpha1.PBXWebhook, seen
 func checkSpec(webhook *v1alpha1.PBXWebhook) error {
 	if zone := webhook.Spec.TimeZone; zone != "" {
 		if _, err := time.LoadLocation(zone); err != nil {
-			return &stalledError{reason: v1alpha1.ReasonInvalidSpec, message: fmt.Sprintf("spec.timeZone: expected an IANA time zone such as Asia/Tehran, got %q", zone)}
+			return &blockedError{reason: v1alpha1.ReasonInvalidSpec, message: fmt.Sprintf("spec.timeZone: expected an IANA time zone such as Asia/Tehran, got %q", zone)}
 		}
 	}
 	return nil
@@ -189,9 +194,20 @@ func (r *Reconciler) nudge(ctx context.Context, seen *observation) error {
 
 // again is when to look at the webhook next.
 func (o *observation) again() time.Duration {
-	var stalled *stalledError
+	next := o.nextPoll()
+	if o.wait > 0 && (next == 0 || o.wait < next) {
+		return o.wait
+	}
+	return next
+}
+
+func (o *observation) nextPoll() time.Duration {
+	blocked := o.refused
 	switch {
-	case errors.As(o.blocked, &stalled):
+	case errors.As(o.blocked, &blocked), blocked != nil:
+		if blocked.heals {
+			return pollRetry * 2
+		}
 		return pollRetry * 12 // the object in the way is not watched
 	case errors.Is(o.blocked, errReplacing):
 		return pollRetry / 5
@@ -206,23 +222,6 @@ func (o *observation) again() time.Duration {
 	default:
 		return pollHealthy
 	}
-}
-
-// stalledError is what the operator cannot go on with before somebody edits an object.
-type stalledError struct{ reason, message string }
-
-func (e *stalledError) Error() string { return e.message }
-
-// errReplacing says that an object of the same name belongs to a webhook that is being deleted.
-var errReplacing = errors.New("waiting for the objects of the deleted PBXWebhook of this name to go")
-
-// transient is an error that the queue should try again; others wait for somebody.
-func transient(err error) error {
-	var stalled *stalledError
-	if errors.As(err, &stalled) || errors.Is(err, errReplacing) {
-		return nil
-	}
-	return err
 }
 
 func (r *Reconciler) now() time.Time {

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -119,7 +120,7 @@ func (r *Reconciler) byReference(kind string) handler.MapFunc {
 // ConfigMaps no more than names, labels and versions. Annotations go, because kubectl apply writes the
 // whole Secret into one. No namespaces are all namespaces.
 func CacheOptions(apis APIs, namespaces ...string) cache.Options {
-	made := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{render.LabelManagedBy: render.ManagedBy})}
+	made := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{render.LabelManagedBy: render.ManagedBy}), Transform: trimManagedFields}
 	pods, named := made, cache.ByObject{Transform: trimMetadata}
 	pods.Transform = trimPod
 	options := cache.Options{ByObject: map[client.Object]cache.ByObject{
@@ -147,6 +148,19 @@ func CacheOptions(apis APIs, namespaces ...string) cache.Options {
 		options.DefaultNamespaces[namespace] = cache.Config{}
 	}
 	return options
+}
+
+// trimManagedFields keeps what tells that somebody else wrote an object: all of them are read from the API server when
+// that shows.
+func trimManagedFields(o any) (any, error) {
+	object, ok := o.(metav1.Object)
+	if !ok {
+		return o, nil
+	}
+	object.SetManagedFields(slices.DeleteFunc(object.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
+		return m.Subresource == "status" || m.Manager == FieldOwner && m.Operation == metav1.ManagedFieldsOperationApply
+	}))
+	return o, nil
 }
 
 func trimMetadata(o any) (any, error) {

@@ -116,7 +116,6 @@ func (j *Journal) EmbeddedOrDefault() *EmbeddedJournal {
 // Claim is a PersistentVolumeClaim.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",fieldPath=".storageClassName",message="storageClassName cannot be changed: a claim stays with its class"
-// +kubebuilder:validation:XValidation:rule="!string(self.size).matches('^[0-9]{1,18}([.][0-9]{1,9})?([numkMGTPE]|[KMGTPE]i)?$') || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",fieldPath=".size",message="size can only grow"
 type Claim struct {
 	// storageClassName is the class of the claim; the cluster's default when absent.
 	// +optional
@@ -124,7 +123,8 @@ type Claim struct {
 	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$`
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
-	// size of the claim. It can only grow.
+	// size of the claim. It grows where its class can be expanded; a smaller one than the claim has is not applied, since
+	// claims do not shrink.
 	// Default: 2Gi.
 	// +optional
 	// +kubebuilder:default="2Gi"

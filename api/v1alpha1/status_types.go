@@ -73,7 +73,17 @@ const (
 	ReasonForeignObject = "ForeignObject"
 	// ReasonInvalidSpec: the spec has a value that only the operator could find wrong.
 	ReasonInvalidSpec = "InvalidSpec"
-	// ReasonApplyFailed: the API server refused a child object.
+	// ReasonQuotaExceeded: the namespace's quota has no room for the receiver's claim, pod or another object.
+	ReasonQuotaExceeded = "QuotaExceeded"
+	// ReasonMissingRights: the operator lacks a right that it needs for an object of the webhook.
+	ReasonMissingRights = "MissingRights"
+	// ReasonClaimRejected: the cluster does not let the journal's claim grow.
+	ReasonClaimRejected = "ClaimRejected"
+	// ReasonRestored: somebody changed an object of the operator's, and it was restored (an event).
+	ReasonRestored = "Restored"
+	// ReasonAdopted: an object of the operator's had lost its owner, and has it again (an event).
+	ReasonAdopted = "Adopted"
+	// ReasonApplyFailed: the API server rejected an object of the webhook.
 	ReasonApplyFailed = "ApplyFailed"
 	// ReasonTargetsSuspended: nothing is sent to some targets, as suspend says, and the others are healthy.
 	ReasonTargetsSuspended = "TargetsSuspended"

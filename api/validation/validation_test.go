@@ -180,7 +180,7 @@ var ruleCases = map[string]ruleCase{
 	"journal in its claim":         {base: simotel, set: `{journal: {embedded: {maxBytes: 9Gi, storage: {claim: {size: 10Gi}}}}}`},
 	"claim in whole numbers":       {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 5000000000}}}}}`},
 	"claim grows":                  {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 2Gi}}}}}`, then: `{journal: {embedded: {storage: {claim: {size: 3Gi}}}}}`},
-	"claim shrinks":                {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 3Gi}}}}}`, then: `{journal: {embedded: {storage: {claim: {size: 2Gi}}}}}`, want: "size can only grow"},
+	"claim shrinks":                {base: simotel, set: `{journal: {embedded: {storage: {claim: {size: 3Gi}}}}}`, then: `{journal: {embedded: {storage: {claim: {size: 2Gi}}}}}`},
 	"class changed":                {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{journal: {embedded: {storage: {claim: {storageClassName: slow}}}}}`, want: "storageClassName cannot be changed"},
 	"class removed":                {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{journal: {embedded: {storage: {claim: {storageClassName: null}}}}}`, want: "storageClassName cannot be changed"},
 	"class kept":                   {base: simotel, set: `{journal: {embedded: {storage: {claim: {storageClassName: fast}}}}}`, then: `{enabled: false}`},

@@ -40,6 +40,10 @@ func run(m *testing.M) (code int) {
 		CRDDirectoryPaths:     []string{filepath.Join(Root(), "config", "crd")},
 		ErrorIfCRDPathMissing: true,
 	}
+	// policies that rewrite objects, as Kyverno or a mesh would
+	environment.ControlPlane.GetAPIServer().Configure().
+		Append("feature-gates", "MutatingAdmissionPolicy=true").
+		Append("runtime-config", "admissionregistration.k8s.io/v1beta1=true")
 	config, err := environment.Start()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "start the API server:", err)
