@@ -81,6 +81,14 @@ func (r *Reconciler) applyChildren(ctx context.Context, w *v1alpha1.PBXWebhook, 
 	seen.written = map[string]bool{}
 	for i := range children {
 		live, kind := children[i].live, kindOf(children[i].live)
+		waits, err := r.waitsToRoll(ctx, w, &children[i], seen)
+		if err != nil {
+			return err
+		}
+		if waits {
+			seen.rollWaits = true
+			continue
+		}
 		written, err := r.apply(ctx, w, &children[i], seen)
 		if blocked := (*blockedError)(nil); errors.As(err, &blocked) && isClaim(live) {
 			err = r.claimRejected(ctx, w, blocked)

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -109,7 +107,7 @@ func (s *conditions) receiver(seen *observation) {
 		return
 	}
 	if seen.receivers.available > 0 && rolling(seen) {
-		reason, message := whyNone(seen)
+		reason, message := whyNone(seen, s.now.Time)
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
 		return
 	}
@@ -130,13 +128,9 @@ func (s *conditions) receiver(seen *observation) {
 		s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "a receiver takes requests")
 		return
 	}
-	reason, message := whyNone(seen)
+	reason, message := whyNone(seen, s.now.Time)
 	s.set(v1alpha1.ConditionReceiverAvailable, metav1.ConditionFalse, reason, "%s", message)
 }
-
-// starting is said from a webhook's first moment until a receiver of its generation takes requests, so that
-// it is written once.
-const starting = "a receiver of this generation is being started"
 
 // routeTime is how long the cluster's network may take to lead to a new pod.
 const routeTime = 15 * time.Second
@@ -174,6 +168,7 @@ func (s *conditions) configuration(seen *observation) {
 		set(metav1.ConditionUnknown, v1alpha1.ReasonNotPolled, "the operator runs with --poll-receivers=false and judges by the API server alone")
 	case answers.refused != "":
 		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationRefused, "a receiver cannot use this configuration and runs the last good one: %s", answers.refused)
+	case len(answers.behind) > 0 && seen.behindFor < routeTime && s.wasApplied(): // a rotated Secret is on its way
 	case len(answers.behind) > 0:
 		set(metav1.ConditionFalse, v1alpha1.ReasonConfigurationPending, "a receiver still runs an older configuration")
 	case answers.unreachable > 0 && s.settling(seen):
@@ -183,6 +178,12 @@ func (s *conditions) configuration(seen *observation) {
 	default:
 		set(metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "every available receiver runs this configuration")
 	}
+}
+
+// wasApplied reports whether receivers ran the configuration of this generation before.
+func (s *conditions) wasApplied() bool {
+	c := s.get(v1alpha1.ConditionConfigurationApplied)
+	return c.Status == metav1.ConditionTrue && c.ObservedGeneration == s.webhook.Generation
 }
 
 func (s *conditions) targets(seen *observation) {
@@ -205,7 +206,7 @@ func (s *conditions) targets(seen *observation) {
 	}
 	switch {
 	case len(lost) > 0:
-		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonReferencesNotFound, "%s", strings.Join(lost, "; "))
+		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonReferencesNotFound, "%s", strings.Join(append(lost, failing...), "; "))
 	case len(failing) > 0:
 		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsFailing, "%s", strings.Join(append(failing, suspended...), "; "))
 	case len(suspended) > 0:
@@ -286,49 +287,4 @@ func blockedMessage(err error) string {
 		return errReplacing.Error()
 	}
 	return "the operator could not make the receiver's objects and tries again: see its log"
-}
-
-// whyNone says why no receiver is available, from what the kubelet and the Deployment say. Messages
-// name no pod, and do not change from one attempt to the next.
-func whyNone(seen *observation) (reason, message string) {
-	for i := range seen.pods {
-		pod := &seen.pods[i]
-		if pod.DeletionTimestamp != nil {
-			continue
-		}
-		if reason, message = whyNotReady(pod); reason != "" {
-			return reason, message
-		}
-	}
-	if seen.deployment != nil {
-		for _, c := range seen.deployment.Status.Conditions {
-			if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
-				return v1alpha1.ReasonPodsRefused, "the receiver's pod is refused: " + c.Message
-			}
-		}
-	}
-	return v1alpha1.ReasonProgressing, starting
-}
-
-func whyNotReady(pod *corev1.Pod) (reason, message string) {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return v1alpha1.ReasonUnschedulable, "no node takes the receiver's pod: " + c.Message
-		}
-	}
-	for _, c := range pod.Status.ContainerStatuses {
-		waiting := c.State.Waiting
-		if waiting == nil {
-			continue
-		}
-		switch waiting.Reason {
-		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull":
-			return v1alpha1.ReasonImagePullFailed, fmt.Sprintf("the receiver's image %s cannot be pulled: mend the operator's --receiver-image, or spec.receiver.pod.imagePullSecrets", c.Image)
-		case "CreateContainerConfigError", "CreateContainerError":
-			return v1alpha1.ReasonContainerConfigError, "the receiver's container cannot be made: " + waiting.Message
-		case "CrashLoopBackOff":
-			return v1alpha1.ReasonCrashLoop, "the receiver ends again and again: see its log (kubectl logs deployment/<name>-receiver)"
-		}
-	}
-	return "", ""
 }

@@ -60,6 +60,9 @@ type remembered struct {
 	// letters were seen there.
 	drained string
 	left    int64
+	// behindSince is since when a receiver runs another configuration; zero while none does.
+	behindSince time.Time
+	flip        flip
 	// status is the last one that was written, and countersAt when counters alone may be again.
 	status     *v1alpha1.PBXWebhookStatus
 	countersAt time.Time

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -13,9 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -24,8 +27,8 @@ import (
 )
 
 // rewrites has the API server's admission rewrite objects of the test's namespace, by a JSON patch, as Kyverno or a
-// mesh would. It returns when the policy works.
-func (w *world) rewrites(name, group, resource, patch string) {
+// mesh would. It returns when the policy works, which a probe of that kind shows.
+func (w *world) rewrites(name, group, resource, patch string, probe client.Object, works func() bool) {
 	w.t.Helper()
 	policy := fmt.Sprintf(`
 apiVersion: admissionregistration.k8s.io/v1beta1
@@ -53,6 +56,24 @@ spec: {policyName: %[1]s-%[2]s}
 		require.NoError(w.t, w.client.Create(w.t.Context(), object))
 		w.t.Cleanup(func() { _ = w.client.Delete(context.Background(), object) })
 	}
+	probe.SetNamespace(w.namespace)
+	probe.SetName("probe")
+	original := probe.DeepCopyObject()
+	require.Eventually(w.t, func() bool {
+		reflect.ValueOf(probe).Elem().Set(reflect.ValueOf(original.DeepCopyObject()).Elem())
+		return w.client.Create(w.t.Context(), probe, client.DryRunAll) == nil && works()
+	}, patience, 50*time.Millisecond, "the policy %s should work", name)
+}
+
+// probeService and probeDeployment are valid ones.
+func probeService() *corev1.Service {
+	return &corev1.Service{Spec: corev1.ServiceSpec{Selector: map[string]string{"a": "b"}, Ports: []corev1.ServicePort{{Port: 1, AppProtocol: ptr.To("http")}}}}
+}
+
+func probeDeployment() *appsv1.Deployment {
+	labels := map[string]string{"a": "b"}
+	pod := corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m")}}}}}
+	return &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod}}}
 }
 
 // told waits for a Kubernetes event of a reason whose note has all of some words.
@@ -86,11 +107,12 @@ func (w *world) edit(object client.Object, manager, patch string) {
 func TestAdmissionRewrites(t *testing.T) {
 	w := newWorld(t)
 	w.secret("pbx", map[string]string{"token": "t"})
+	probeD, probeS, secret := probeDeployment(), probeService(), &corev1.Secret{Data: map[string][]byte{"a": nil}}
 	w.rewrites("image", "apps", "deployments", `[JSONPatch{op: "replace", path: "/spec/template/spec/containers/0/image", value: "mirror.example.com/" + object.spec.template.spec.containers[0].image.split("/")[object.spec.template.spec.containers[0].image.split("/").size() - 1]},
 		JSONPatch{op: "add", path: "/spec/template/spec/containers/0/resources/requests", value: {"cpu": "500m"}},
-		JSONPatch{op: "add", path: "/spec/template/spec/tolerations", value: [{"key": "pool", "operator": "Exists"}]}]`)
-	w.rewrites("protocol", "", "services", `[JSONPatch{op: "replace", path: "/spec/ports/0/appProtocol", value: "kubernetes.io/h2c"}, JSONPatch{op: "add", path: "/spec/selector/mesh", value: "yes"}]`)
-	w.rewrites("secret", "", "secrets", `[JSONPatch{op: "add", path: "/data/added", value: "eA=="}]`)
+		JSONPatch{op: "add", path: "/spec/template/spec/tolerations", value: [{"key": "pool", "operator": "Exists"}]}]`, probeD, func() bool { return len(probeD.Spec.Template.Spec.Tolerations) > 0 })
+	w.rewrites("protocol", "", "services", `[JSONPatch{op: "replace", path: "/spec/ports/0/appProtocol", value: "kubernetes.io/h2c"}, JSONPatch{op: "add", path: "/spec/selector/mesh", value: "yes"}]`, probeS, func() bool { return probeS.Spec.Selector["mesh"] != "" })
+	w.rewrites("secret", "", "secrets", `[JSONPatch{op: "add", path: "/data/added", value: "eA=="}]`, secret, func() bool { return len(secret.Data["added"]) > 0 })
 	w.operator()
 	w.webhook("callcenter", nil)
 	w.healthy("callcenter")
@@ -165,7 +187,9 @@ func TestWhatPeopleAddIsTakenOut(t *testing.T) {
 	t.Run("template annotations of others stay", func(t *testing.T) {
 		w.edit(&appsv1.Deployment{}, "kubectl-rollout", `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`)
 		w.quiet()
-		w.deployment("it restarts", func(d *appsv1.Deployment) bool { return d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] == "now" })
+		w.deployment("it restarts", func(d *appsv1.Deployment) bool {
+			return d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] == "now"
+		})
 	})
 	w.quiet()
 	w.written()
@@ -177,7 +201,8 @@ func TestWhatPeopleAddIsTakenOut(t *testing.T) {
 // TestNoObjectIsWrittenTooOften: admission rewrites a Service, and a controller keeps changing it and the Deployment.
 func TestNoObjectIsWrittenTooOften(t *testing.T) {
 	w := withOperator(t)
-	w.rewrites("fight", "", "services", `[JSONPatch{op: "replace", path: "/spec/ports/0/appProtocol", value: "kubernetes.io/ws"}]`)
+	probe := probeService()
+	w.rewrites("fight", "", "services", `[JSONPatch{op: "replace", path: "/spec/ports/0/appProtocol", value: "kubernetes.io/ws"}]`, probe, func() bool { return *probe.Spec.Ports[0].AppProtocol == "kubernetes.io/ws" })
 	w.webhook("callcenter", nil)
 	w.healthy("callcenter")
 	w.follow("callcenter")

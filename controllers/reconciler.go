@@ -5,9 +5,11 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/recorder"
 
+	"github.com/pbxhook/pbxhook/api/statusz"
 	"github.com/pbxhook/pbxhook/api/v1alpha1"
 	"github.com/pbxhook/pbxhook/controllers/render"
 )
@@ -29,7 +32,9 @@ const FieldOwner = "pbxhook-operator"
 const (
 	pollSoon    = 500 * time.Millisecond // a receiver is about to take a configuration
 	pollRetry   = 5 * time.Second        // receivers could not be asked, or an object is in the way
-	pollHealthy = 30 * time.Second       // how targets fare
+	pollHealthy = 30 * time.Second       // the health of targets, unless Reconciler.PollInterval says otherwise
+	pollNew     = 2 * time.Second        // a newcomer waits for the first event
+	pollUnused  = 5 * time.Second        // nothing has come yet
 )
 
 // What the operator may do. Objects are made by patch (server-side apply), which needs create where there
@@ -38,6 +43,7 @@ const (
 // +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets;services;persistentvolumeclaims,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
@@ -72,12 +78,18 @@ type Reconciler struct {
 	Reach func(ctx context.Context, address string) error
 	// DropJournal deletes the journal in NATS that receivers with this configuration use.
 	DropJournal func(ctx context.Context, manifest []byte) error
+	// RollPercent is the share of the webhooks whose receivers are replaced at a time by a change that concerns all of
+	// them, and at least one; 0: 10.
+	RollPercent int
+	// PollInterval is how often receivers are asked while nothing happens; 0: 30 s.
+	PollInterval time.Duration
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 
 	known   memory
 	cluster string // the UID of the namespace kube-system; empty: not told
 	guard   writeGuard
+	rolls   rolls
 }
 
 // Reconcile makes what a PBXWebhook asks for, and reports: resolve what it refers to, apply what
@@ -88,18 +100,23 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		if apierrors.IsNotFound(err) {
 			r.known.forget(request.NamespacedName)
 			r.guard.forget(request.NamespacedName)
+			r.rolls.end(request.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if !webhook.DeletionTimestamp.IsZero() {
-		return r.finish(ctx, webhook)
+		return r.reconcileDelete(ctx, webhook)
 	}
-	if err := r.holdOn(ctx, webhook, dropsJournal(webhook) && r.DropJournal != nil); err != nil {
+	if err := r.reconcileFinalizer(ctx, webhook, dropsJournal(webhook) && r.DropJournal != nil); err != nil {
 		return reconcile.Result{}, err
 	}
 	var seen observation
+	if c := readyOf(webhook); c != nil && c.Status == metav1.ConditionTrue {
+		seen.readyBefore = c.ObservedGeneration
+	}
 	seen.blocked = r.reconcile(ctx, webhook, &seen)
 	statusErr := r.report(ctx, webhook, &seen)
+	r.noteRolled(webhook, &seen)
 	return reconcile.Result{RequeueAfter: seen.again()}, errors.Join(transient(seen.blocked), statusErr)
 }
 
@@ -114,10 +131,16 @@ type observation struct {
 	moving        bool          // from a journal of one kind to one of another
 	former        render.Volume // of the embedded journal before, while it is needed
 	exposure      exposure
-	blocked       error         // why the pass did not come to its end
-	refused       *blockedError // the first child that could not be made; the others were
-	claimNote     string        // how the claim is not as the spec says, for JournalDurable
-	wait          time.Duration // until something is to be tried again; 0: nothing is
+	blocked       error             // why the pass did not come to its end
+	refused       *blockedError     // the first child that could not be made; the others were
+	readyBefore   int64             // the generation that was Ready at the beginning; 0: none
+	rollWaits     bool              // the Deployment is left until fewer others roll
+	behindFor     time.Duration     // how long a receiver has run another configuration
+	lockHolder    string            // a pod that holds the journal's lock and is none of the receivers
+	selector      map[string]string // of the receivers
+	claimNote     string            // how the claim is not as the spec says, for JournalDurable
+	poll          time.Duration     // how often receivers are asked while all is well
+	wait          time.Duration     // until something is to be tried again; 0: nothing is
 }
 
 func (r *Reconciler) reconcile(ctx context.Context, w *v1alpha1.PBXWebhook, seen *observation) (err error) {
@@ -130,6 +153,7 @@ func (r *Reconciler) reconcile(ctx context.Context, w *v1alpha1.PBXWebhook, seen
 	if err = r.askReceivers(ctx, w, seen); err != nil {
 		return err
 	}
+	r.noteBehind(w, seen)
 	if err = r.move(ctx, w, seen); err != nil {
 		return err
 	}
@@ -168,8 +192,29 @@ func (r *Reconciler) observe(ctx context.Context, w *v1alpha1.PBXWebhook, seen *
 	if seen.receivers.available > seen.receivers.unreachable && r.Reach != nil {
 		seen.receivers.unrouted = r.reachService(ctx, w) != nil
 	}
+	if err := r.findLockHolder(ctx, w, seen); err != nil {
+		return err
+	}
 	seen.exposure, err = r.expose(ctx, w, seen)
 	return err
+}
+
+// noteBehind finds out for how long a receiver has run another configuration, and how often to ask.
+func (r *Reconciler) noteBehind(w *v1alpha1.PBXWebhook, seen *observation) {
+	seen.poll = r.pollEvery(w, seen.receivers.report)
+	known := r.known.get(w)
+	switch {
+	case len(seen.receivers.behind) == 0 && known.behindSince.IsZero():
+		return
+	case len(seen.receivers.behind) == 0:
+		known.behindSince = time.Time{}
+	case known.behindSince.IsZero():
+		known.behindSince = r.now()
+	}
+	if !known.behindSince.IsZero() {
+		seen.behindFor = r.now().Sub(known.behindSince)
+	}
+	r.known.put(w, known)
 }
 
 // nudge has the kubelet refresh the configuration of pods that run another one at once: it does so
@@ -220,8 +265,26 @@ func (o *observation) nextPoll() time.Duration {
 	case o.receivers.available > 0 && (len(o.receivers.behind) > 0 || o.receivers.unrouted):
 		return pollSoon
 	default:
-		return pollHealthy
+		return o.poll
 	}
+}
+
+// pollEvery is how often receivers are asked while all is well: often while somebody waits to see a first event,
+// rejection or dead letter.
+func (r *Reconciler) pollEvery(w *v1alpha1.PBXWebhook, report *statusz.Webhook) time.Duration {
+	every := cmp.Or(r.PollInterval, pollHealthy)
+	age := r.now().Sub(w.CreationTimestamp.Time)
+	if report == nil || r.Ask == nil {
+		return every
+	}
+	dead := slices.ContainsFunc(report.Targets, func(t v1alpha1.TargetStatus) bool { return t.DeadLettered > 0 })
+	switch all := report.Events.Received > 0 && report.Events.Rejected > 0 && dead; {
+	case !all && age < 10*time.Minute:
+		return min(every, pollNew)
+	case report.Events.Received == 0 && age < time.Hour:
+		return min(every, pollUnused)
+	}
+	return every
 }
 
 func (r *Reconciler) now() time.Time {

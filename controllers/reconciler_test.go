@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,12 +61,14 @@ type world struct {
 	rollingOut atomic.Bool // Deployments stay as they are
 
 	noPolling bool
+	image     string // of the receivers, for the next operator
 
 	mu        sync.Mutex
 	later     time.Duration // how far the operator's clock is ahead
 	writes    []string      // mutating requests of the operator
 	used      map[string]bool
-	following string // the webhook whose configuration receivers take at once
+	following string            // the webhook whose configuration receivers take at once
+	byIP      map[string]string // the webhooks of pods with an address of their own, which take each configuration at once
 	report    *statusz.Report
 	dropped   []string // journals in NATS, by their configuration
 	dropErr   error
@@ -149,7 +152,7 @@ func (w *world) operator() (stop func()) {
 	require.NoError(w.t, err)
 	reconciler := &controllers.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pbxhook"),
-		Receiver: render.Receiver{Image: "pbxhook:test"}, Askers: []string{"pbxhook-system", "monitoring"}, APIs: w.apis,
+		Receiver: render.Receiver{Image: cmp.Or(w.image, "pbxhook:test")}, Askers: []string{"pbxhook-system", "monitoring"}, APIs: w.apis,
 		Reach: func(context.Context, string) error { return nil },
 		Ask:   w.ask, Now: w.now, DropJournal: w.drop,
 	}
@@ -180,9 +183,16 @@ func (w *world) drop(_ context.Context, manifest []byte) error {
 }
 
 // ask is a receiver that says what the test wants it to say.
-func (w *world) ask(ctx context.Context, _ string) (*statusz.Report, error) {
+func (w *world) ask(ctx context.Context, ip string) (*statusz.Report, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if webhook := w.byIP[ip]; webhook != "" {
+		secret := &corev1.Secret{}
+		if err := w.client.Get(ctx, client.ObjectKey{Namespace: w.namespace, Name: render.Name(webhook)}, secret); err != nil {
+			return nil, err
+		}
+		return &statusz.Report{ConfigHash: render.Hash(secret.Data[render.ManifestKey]), Webhooks: []statusz.Webhook{{}}}, nil
+	}
 	if w.following != "" {
 		secret := &corev1.Secret{}
 		if err := w.client.Get(ctx, client.ObjectKey{Namespace: w.namespace, Name: render.Name(w.following)}, secret); err != nil {
@@ -465,6 +475,8 @@ func TestReadyIsHonest(t *testing.T) {
 
 	w.answer("another", nil)
 	w.touch(pod)
+	w.quiet() // a rotated Secret is on its way: that is no news
+	w.advance(time.Minute)
 	got := w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonConfigurationPending)
 	require.True(t, meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionReconciling))
 	w.get(pod, pod.Name)

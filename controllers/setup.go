@@ -180,6 +180,7 @@ func trimPod(o any) (any, error) {
 	}
 	pod.ManagedFields, pod.Spec = nil, corev1.PodSpec{}
 	pod.Status = corev1.PodStatus{
+		Phase: pod.Status.Phase, Reason: pod.Status.Reason, Message: pod.Status.Message,
 		PodIP: pod.Status.PodIP, HostIP: pod.Status.HostIP,
 		Conditions: pod.Status.Conditions, ContainerStatuses: pod.Status.ContainerStatuses,
 	}

@@ -33,6 +33,7 @@ func (r *Reconciler) report(ctx context.Context, w *v1alpha1.PBXWebhook, seen *o
 	}
 	before := w.DeepCopy()
 	summarize(w, seen, metav1.NewTime(r.now()))
+	r.steady(before, w, &known, seen)
 	due := r.now().After(known.countersAt)
 	if !due && !spoken(&before.Status, &w.Status) {
 		return nil
@@ -48,6 +49,41 @@ func (r *Reconciler) report(ctx context.Context, w *v1alpha1.PBXWebhook, seen *o
 	r.known.put(w, known)
 	r.announce(ctx, before, w)
 	return nil
+}
+
+// flip is the last time that a webhook was not ready any more, and for which reason.
+type flip struct {
+	reason string
+	at     time.Time
+	again  bool // for the same reason as the time before, within a minute
+}
+
+// flipTime is how long Ready stays False when it was so twice for the same reason within that time.
+const flipTime = time.Minute
+
+// steady has Ready go back to True only when that has held for a while, where it was False for the same reason shortly
+// before: a receiver that comes and goes would flip it with every pod.
+func (r *Reconciler) steady(before, after *v1alpha1.PBXWebhook, known *remembered, seen *observation) {
+	was, is := readyOf(before), readyOf(after)
+	if was == nil || is == nil || was.ObservedGeneration != is.ObservedGeneration {
+		known.flip = flip{}
+		return
+	}
+	now := r.now()
+	switch {
+	case was.Status == metav1.ConditionTrue && is.Status != metav1.ConditionTrue:
+		known.flip = flip{reason: is.Reason, at: now, again: known.flip.reason == is.Reason && now.Sub(known.flip.at) < flipTime}
+		r.known.put(after, *known)
+	case was.Status != metav1.ConditionTrue && is.Status == metav1.ConditionTrue && known.flip.again:
+		if left := flipTime - now.Sub(known.flip.at); left > 0 {
+			after.Status.Conditions = before.DeepCopy().Status.Conditions
+			seen.lookAgain(left)
+		}
+	}
+}
+
+func readyOf(w *v1alpha1.PBXWebhook) *metav1.Condition {
+	return meta.FindStatusCondition(w.Status.Conditions, v1alpha1.ConditionReady)
 }
 
 // spoken is whether a status says something other than different counts. How many pods there are is news
@@ -109,7 +145,7 @@ func summarize(w *v1alpha1.PBXWebhook, seen *observation, now metav1.Time) {
 		s.configuration(seen)
 		s.targets(seen)
 		s.exposed(seen)
-		counts(w, seen)
+		counts(w, seen, now)
 	}
 	s.ready(seen)
 	slices.SortFunc(w.Status.Conditions, func(a, b metav1.Condition) int { return order(a.Type) - order(b.Type) })
@@ -148,10 +184,10 @@ func endpoints(w *v1alpha1.PBXWebhook, url string) []v1alpha1.Endpoint {
 
 // counts copies what was counted: of pods as they are now, and by the receivers. Without an answer the last
 // counts stay.
-func counts(w *v1alpha1.PBXWebhook, seen *observation) {
+func counts(w *v1alpha1.PBXWebhook, seen *observation, now metav1.Time) {
 	receiver := &v1alpha1.ReceiverStatus{Selector: labels.SelectorFromSet(render.Selector(w)).String(), ReadyReplicas: int32(seen.receivers.available)}
 	for i := range seen.pods {
-		if seen.pods[i].DeletionTimestamp == nil {
+		if seen.pods[i].DeletionTimestamp == nil && !ended(&seen.pods[i]) {
 			receiver.Replicas++
 		}
 	}
@@ -160,7 +196,7 @@ func counts(w *v1alpha1.PBXWebhook, seen *observation) {
 	if seen.receivers.report != nil {
 		keepPending(w.Status, seen.receivers.report)
 		w.Status.Events = seen.receivers.report.Events.DeepCopy()
-		w.Status.Targets = seen.receivers.report.Targets
+		w.Status.Targets = sinceWhen(w.Status.Targets, seen.receivers.report.Targets, now)
 	}
 }
 
@@ -178,4 +214,23 @@ func keepPending(last v1alpha1.PBXWebhookStatus, report *statusz.Webhook) {
 			t.Pending, t.OldestPendingTime = last.Targets[known].Pending, last.Targets[known].OldestPendingTime
 		}
 	}
+}
+
+// sinceWhen says of each target that is not healthy since when, as far as the last status knows.
+func sinceWhen(before, targets []v1alpha1.TargetStatus, now metav1.Time) []v1alpha1.TargetStatus {
+	targets = slices.Clone(targets)
+	for i := range targets {
+		t := &targets[i]
+		t.UnhealthySince = nil
+		if t.Healthy {
+			continue
+		}
+		t.UnhealthySince = &now
+		for _, last := range before {
+			if last.Name == t.Name && !last.Healthy && last.UnhealthySince != nil {
+				t.UnhealthySince = last.UnhealthySince
+			}
+		}
+	}
+	return targets
 }

@@ -55,6 +55,18 @@ const (
 	ReasonContainerConfigError = "ContainerConfigError"
 	// ReasonPodsRefused: the API server refuses to make the receiver's pods.
 	ReasonPodsRefused = "PodsRefused"
+	// ReasonPaused: somebody pauses the receiver's Deployment.
+	ReasonPaused = "Paused"
+	// ReasonEvicted: the node evicts the receiver's pods.
+	ReasonEvicted = "Evicted"
+	// ReasonJournalLocked: a pod that is none of the receivers any more holds the journal's lock.
+	ReasonJournalLocked = "JournalLocked"
+	// ReasonReceiverNotReady: the receiver runs and does not become ready.
+	ReasonReceiverNotReady = "ReceiverNotReady"
+	// ReasonJournalAbandoned: a namespace was deleted and streams in NATS remain (an event of the namespace).
+	ReasonJournalAbandoned = "JournalAbandoned"
+	// ReasonDeleting: the webhook is being deleted, and its events with it.
+	ReasonDeleting = "Deleting"
 	// ReasonNoReceiver: no receiver pod is available.
 	ReasonNoReceiver = "NoReceiver"
 	// ReasonConfigurationPending: an available receiver still runs an older configuration.
@@ -359,6 +371,12 @@ type TargetStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	ExpressionErrors int64 `json:"expressionErrors"`
+
+	// unhealthySince is since when the target is not healthy, as far as the operator saw.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
+	UnhealthySince *metav1.Time `json:"unhealthySince,omitempty"`
 
 	// lastDeliveryTime is when the target last took an event.
 	// +optional

@@ -1208,6 +1208,10 @@ func (in *TargetStatus) DeepCopyInto(out *TargetStatus) {
 		in, out := &in.OldestPendingTime, &out.OldestPendingTime
 		*out = (*in).DeepCopy()
 	}
+	if in.UnhealthySince != nil {
+		in, out := &in.UnhealthySince, &out.UnhealthySince
+		*out = (*in).DeepCopy()
+	}
 	if in.LastDeliveryTime != nil {
 		in, out := &in.LastDeliveryTime, &out.LastDeliveryTime
 		*out = (*in).DeepCopy()
