@@ -16,6 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/recorder"
@@ -43,7 +45,7 @@ const (
 // +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=pbxhook.io,resources=pbxwebhooks/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets;services;persistentvolumeclaims,verbs=get;list;watch;create;patch
-// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
@@ -78,6 +80,8 @@ type Reconciler struct {
 	Reach func(ctx context.Context, address string) error
 	// DropJournal deletes the journal in NATS that receivers with this configuration use.
 	DropJournal func(ctx context.Context, manifest []byte) error
+	// Namespaces are those that are served, by their labels; nil: all that the cache has.
+	Namespaces labels.Selector
 	// RollPercent is the share of the webhooks whose receivers are replaced at a time by a change that concerns all of
 	// them, and at least one; 0: 10.
 	RollPercent int
@@ -104,6 +108,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
+	if served, err := r.serves(ctx, webhook.Namespace); err != nil || !served {
+		return reconcile.Result{}, err
+	}
 	if !webhook.DeletionTimestamp.IsZero() {
 		return r.reconcileDelete(ctx, webhook)
 	}
@@ -118,6 +125,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	statusErr := r.report(ctx, webhook, &seen)
 	r.noteRolled(webhook, &seen)
 	return reconcile.Result{RequeueAfter: seen.again()}, errors.Join(transient(seen.blocked), statusErr)
+}
+
+// serves reports whether a namespace has the labels of those that are served. What was made in one that has them no
+// more stays as it is.
+func (r *Reconciler) serves(ctx context.Context, name string) (bool, error) {
+	if r.Namespaces == nil {
+		return true, nil
+	}
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	if err := r.Get(ctx, types.NamespacedName{Name: name}, namespace); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	return r.Namespaces.Matches(labels.Set(namespace.Labels)), nil
 }
 
 // observation is what one pass found out about a webhook.

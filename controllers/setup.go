@@ -69,6 +69,9 @@ func (r *Reconciler) SetupWithManager(mgr manager.Manager) error {
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.byReference("Secret"))).
 		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.byReference("ConfigMap"))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency})
+	if r.Namespaces != nil {
+		b = b.WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.byNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{}))
+	}
 	if r.APIs.Gateway {
 		b = b.Owns(&gatewayv1.HTTPRoute{})
 	}
@@ -98,6 +101,18 @@ func byLabel(_ context.Context, o client.Object) []reconcile.Request {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
+}
+
+// byNamespace finds the webhooks of a namespace.
+func (r *Reconciler) byNamespace(ctx context.Context, o client.Object) (requests []reconcile.Request) {
+	webhooks := &v1alpha1.PBXWebhookList{}
+	if err := r.List(ctx, webhooks, client.InNamespace(o.GetName())); err != nil {
+		return nil // from the cache: it cannot fail once started
+	}
+	for i := range webhooks.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&webhooks.Items[i])})
+	}
+	return requests
 }
 
 // byReference finds the webhooks that refer to an object, and the one that it was made for.
@@ -133,6 +148,7 @@ func CacheOptions(apis APIs, namespaces ...string) cache.Options {
 		&corev1.Pod{}:                   pods,
 		&corev1.Secret{}:                named,
 		&corev1.ConfigMap{}:             named,
+		&corev1.Namespace{}:             named,
 		&v1alpha1.PBXWebhook{}:          {Transform: cache.TransformStripManagedFields()},
 	}}
 	if apis.Gateway {

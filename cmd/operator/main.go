@@ -12,9 +12,10 @@ import (
 	"time"
 	_ "time/tzdata" // the image has no zone files
 
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -34,8 +35,12 @@ import (
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 
-// apisEvery is how often optional APIs are looked for.
-const apisEvery = 15 * time.Second
+const (
+	// apisEvery is how often optional APIs are looked for.
+	apisEvery = 15 * time.Second
+	// syncTimeout is how long the caches may take to fill, as while the API server is away.
+	syncTimeout = 10 * time.Minute
+)
 
 type options struct {
 	image         string
@@ -50,6 +55,10 @@ type options struct {
 	metricsSecure bool
 	metricsCerts  string
 	probes        string
+	pollInterval  time.Duration
+	rollPercent   int
+	lease         time.Duration
+	selector      string
 }
 
 func flags(o *options) {
@@ -64,6 +73,10 @@ func flags(o *options) {
 	flag.StringVar(&o.metrics, "metrics-bind-address", "0", "address of /metrics; 0: none")
 	flag.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics over https, to those alone who may get /metrics")
 	flag.StringVar(&o.metricsCerts, "metrics-cert-dir", "", "folder with tls.crt and tls.key for metrics, reloaded when they change; empty: a certificate of its own")
+	flag.DurationVar(&o.pollInterval, "poll-interval", 30*time.Second, "how often receivers are asked while nothing happens: a target that goes down or comes back shows in the status within that time")
+	flag.IntVar(&o.rollPercent, "roll-percent", 10, "percentage of the PBXWebhooks whose receivers are replaced at a time, at least one, by a change that concerns all of them, such as an upgrade of the operator")
+	flag.DurationVar(&o.lease, "lease-duration", 15*time.Second, "how long another operator waits for a leader that is gone without having released the Lease")
+	flag.StringVar(&o.selector, "namespace-selector", "", "labels of the namespaces whose PBXWebhooks are served, such as team=voice; empty: of all, or of those in --namespaces")
 	flag.StringVar(&o.probes, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 }
 
@@ -75,8 +88,8 @@ func main() {
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logs)))
 	err := run(o)
-	if errors.Is(err, controllers.ErrAPIsChanged) {
-		ctrl.Log.Info("starting anew", "because", err.Error())
+	if errors.Is(err, controllers.ErrAPIsChanged) || isLeadershipLost(err) {
+		ctrl.Log.Info("restarting within the container", "because", err.Error())
 		err = again()
 	}
 	if err != nil {
@@ -85,29 +98,56 @@ func main() {
 	}
 }
 
-// again starts this program anew in its own process, so that its container does not end.
+// isLeadershipLost reports whether the Lease could not be renewed, as when the API server is away: the error has no type.
+func isLeadershipLost(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "leader election lost")
+}
+
+// again starts this program again in its own process, so that its container does not end.
 func again() error {
 	path, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("start anew: %w", err)
+		return fmt.Errorf("restart: %w", err)
 	}
-	return fmt.Errorf("start anew: %w", syscall.Exec(path, os.Args, os.Environ()))
+	return fmt.Errorf("restart: %w", syscall.Exec(path, os.Args, os.Environ()))
 }
 
-func run(o options) error {
-	if o.image == "" {
+// check finds values of flags that cannot be used.
+func (o *options) check() error {
+	switch {
+	case o.image == "":
 		return errors.New("expected the receivers' image in --receiver-image or $RECEIVER_IMAGE, got none")
+	case o.selector != "" && o.namespaces != "":
+		return errors.New("expected one of --namespaces and --namespace-selector, got both")
+	case o.rollPercent < 1 || o.rollPercent > 100:
+		return fmt.Errorf("--roll-percent: expected 1 to 100, got %d", o.rollPercent)
+	case o.pollInterval < time.Second:
+		return fmt.Errorf("--poll-interval: expected at least 1s, got %s", o.pollInterval)
+	case o.lease < 5*time.Second:
+		return fmt.Errorf("--lease-duration: expected at least 5s, got %s", o.lease)
 	}
 	for flag, list := range map[string]string{"--deny-networks": o.deny, "--allow-networks": o.allow} {
 		if _, err := networks.Parse(split(list)); err != nil {
 			return fmt.Errorf("%s: %w", flag, err)
 		}
 	}
+	return nil
+}
+
+func run(o options) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	ctx := ctrl.SetupSignalHandler()
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
-	apis, discover, err := optionalAPIs(config)
+	discover, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return fmt.Errorf("make the discovery client: %w", err)
+	}
+	apis, err := awaitAPIs(ctx, discover, o.probes)
 	if err != nil {
 		return err
 	}
@@ -123,6 +163,10 @@ func run(o options) error {
 		LeaderElection:                o.elect,
 		LeaderElectionID:              "operator.pbxhook.io",
 		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 new(o.lease),
+		RenewDeadline:                 new(o.lease * 2 / 3),
+		RetryPeriod:                   new(o.lease * 2 / 15),
+		Controller:                    ctrlconfig.Controller{CacheSyncTimeout: syncTimeout},
 	})
 	if err != nil {
 		return fmt.Errorf("make the manager: %w", err)
@@ -133,16 +177,7 @@ func run(o options) error {
 	if err := mgr.Add(&controllers.APIWatch{Client: discover, Known: apis, Every: apisEvery}); err != nil {
 		return fmt.Errorf("watch for optional APIs: %w", err)
 	}
-	return mgr.Start(ctrl.SetupSignalHandler())
-}
-
-func optionalAPIs(config *rest.Config) (controllers.APIs, discovery.ServerResourcesInterface, error) {
-	discover, err := discovery.NewDiscoveryClientForConfig(config)
-	if err != nil {
-		return controllers.APIs{}, nil, fmt.Errorf("make the discovery client: %w", err)
-	}
-	apis, err := controllers.DiscoverAPIs(discover)
-	return apis, discover, err
+	return mgr.Start(ctx)
 }
 
 // telemetry are the variables of OpenTelemetry that the operator has: receivers get the same.
@@ -169,9 +204,16 @@ func setUp(mgr manager.Manager, o options, apis controllers.APIs) error {
 		Askers:      append(split(os.Getenv("POD_NAMESPACE")), split(o.monitoring)...),
 		APIs:        apis,
 		DropJournal: receiver.DropJournal,
+		RollPercent: o.rollPercent, PollInterval: o.pollInterval,
 	}
 	if o.poll {
 		reconciler.Ask, reconciler.Reach = controllers.AskReceivers(), controllers.ReachTCP
+	}
+	var err error
+	if o.selector != "" {
+		if reconciler.Namespaces, err = labels.Parse(o.selector); err != nil {
+			return fmt.Errorf("--namespace-selector: %w", err)
+		}
 	}
 	if err := reconciler.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the controller: %w", err)
