@@ -89,11 +89,12 @@ func (s *conditions) credentials(c configuration) {
 	switch {
 	case s.webhook.Spec.Credentials.Anonymous != nil:
 		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonAnonymous, "anyone who can reach the receiver is taken for the PBX")
-	case c.credentials == nil && len(c.guessable) > 0:
-		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded,
-			"the PBX's credentials are known; %s: shorter than %d characters, which can be guessed, as nobody is locked out", strings.Join(c.guessable, ", "), shortest)
 	case c.credentials == nil:
-		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "the PBX's credentials are known")
+		told := append([]string{"the PBX's credentials are known"}, c.notes...)
+		if len(c.guessable) > 0 {
+			told = append(told, fmt.Sprintf("%s: shorter than %d characters, which can be guessed, as nobody is locked out", strings.Join(c.guessable, ", "), shortest))
+		}
+		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "%s", strings.Join(told, "; "))
 	case c.credentials.lastGood:
 		s.set(v1alpha1.ConditionCredentialsResolved, metav1.ConditionFalse, c.credentials.reason, "%s; the last good credentials stay in force: create or mend it", c.credentials.message)
 	default:

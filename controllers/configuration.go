@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type configuration struct {
 	references  []missing
 	// guessable are the keys of the PBX's credentials whose values are so short that they can be guessed.
 	guessable []string
+	// notes are what is odd about credentials that can be used, without their values.
+	notes []string
 	// before is the journal in NATS that the receivers had before; nil where there is none.
 	before *v1alpha1.NATSJournal
 }
@@ -225,6 +228,9 @@ func (r *Reconciler) resolve(ctx context.Context, w *v1alpha1.PBXWebhook, own *c
 		m := missing{reason: v1alpha1.ReasonSecretNotFound, message: fmt.Sprintf("%s: %s %s does not exist in namespace %s", ref.Field, ref.Kind, ref.Name, w.Namespace)}
 		if exists {
 			problem := ref.Check(data)
+			if problem == nil && ref.Credentials() {
+				c.notes = spelling(ref.Name, data)
+			}
 			if problem == nil {
 				if ref.Credentials() {
 					c.guessable = guessable(data)
@@ -260,6 +266,17 @@ func guessable(credentials map[string][]byte) (keys []string) {
 		}
 	}
 	return keys
+}
+
+// spelling says which credentials end or begin with white space: they are compared as they are, and mostly it is the
+// line end of a file that a Secret was made of.
+func spelling(secret string, data map[string][]byte) (notes []string) {
+	for _, key := range []string{"username", "password", "token", "previousPassword", "previousToken"} {
+		if value := data[key]; len(bytes.TrimSpace(value)) != len(value) {
+			notes = append(notes, fmt.Sprintf("the key %s of Secret %s begins or ends with white space, which counts: remove it if the PBX does not send it (a file often ends with a newline)", key, secret))
+		}
+	}
+	return notes
 }
 
 // reasonOf is the reason for a reference that does not hold.

@@ -208,7 +208,7 @@ func TestNoObjectIsWrittenTooOften(t *testing.T) {
 	w.follow("callcenter")
 	w.quiet()
 	w.written()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
 	var fights sync.WaitGroup
 	var changes int

@@ -26,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -62,6 +63,7 @@ type world struct {
 
 	noPolling bool
 	image     string // of the receivers, for the next operator
+	selector  labels.Selector
 
 	mu        sync.Mutex
 	later     time.Duration // how far the operator's clock is ahead
@@ -154,7 +156,7 @@ func (w *world) operator() (stop func()) {
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pbxhook"),
 		Receiver: render.Receiver{Image: cmp.Or(w.image, "pbxhook:test")}, Askers: []string{"pbxhook-system", "monitoring"}, APIs: w.apis,
 		Reach: func(context.Context, string) error { return nil },
-		Ask:   w.ask, Now: w.now, DropJournal: w.drop,
+		Ask:   w.ask, Now: w.now, DropJournal: w.drop, Namespaces: w.selector,
 	}
 	if w.noPolling {
 		reconciler.Ask, reconciler.Reach = nil, nil
@@ -1060,4 +1062,65 @@ func TestEmptyDirHasNoClaim(t *testing.T) {
 	w.eventually("callcenter", v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonEmptyDir)
 	err := w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "callcenter-receiver"}, &corev1.PersistentVolumeClaim{})
 	require.True(t, apierrors.IsNotFound(err))
+}
+
+// TestNamespacesBySelector: a namespace is served when it has the labels, from then on.
+func TestNamespacesBySelector(t *testing.T) {
+	w := newWorld(t)
+	w.selector = labels.SelectorFromSet(labels.Set{"team": "voice"})
+	w.secret("pbx", map[string]string{"token": "t"})
+	w.operator()
+	webhook := w.webhook("callcenter", nil)
+	w.quiet()
+	require.Empty(t, w.written())
+	w.get(webhook, "callcenter")
+	require.EqualValues(t, -1, webhook.Status.ObservedGeneration, "it is not seen")
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}
+	require.NoError(t, w.client.Patch(t.Context(), namespace, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"team":"voice"}}}`))))
+	w.eventually("callcenter", v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+}
+
+// TestCredentialsWithWhiteSpace: they are taken as they are, and the condition says so without telling them.
+func TestCredentialsWithWhiteSpace(t *testing.T) {
+	w := newWorld(t)
+	w.secret("pbx", map[string]string{"username": "u", "password": "s3cret\n"})
+	w.operator()
+	w.webhook("callcenter", nil)
+	got := w.eventually("callcenter", v1alpha1.ConditionCredentialsResolved, metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+	message := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionCredentialsResolved).Message
+	require.Contains(t, message, "the key password of Secret pbx begins or ends with white space")
+	require.NotContains(t, message, "s3cret")
+}
+
+// TestAllTroublesOfTargetsAreNamed: not the first kind alone.
+func TestAllTroublesOfTargetsAreNamed(t *testing.T) {
+	w := withOperator(t)
+	w.webhook("callcenter", func(p *v1alpha1.PBXWebhook) {
+		p.Spec.Targets = append(p.Spec.Targets, v1alpha1.Target{Name: "lab", URL: "http://lab.example.com", Auth: &v1alpha1.TargetAuth{Bearer: &v1alpha1.SecretKeySource{SecretKeyRef: v1alpha1.KeyReference{Name: "nowhere", Key: "token"}}}})
+	})
+	w.healthy("callcenter")
+	w.follow("callcenter")
+	w.mu.Lock()
+	w.report.Webhooks[0].Targets[0] = v1alpha1.TargetStatus{Name: "crm", LastError: "503 from the target", Pending: 3}
+	w.mu.Unlock()
+	got := &v1alpha1.PBXWebhook{}
+	require.Eventually(t, func() bool {
+		w.get(got, "callcenter")
+		message := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionTargetsHealthy).Message
+		return strings.Contains(message, "nowhere") && strings.Contains(message, "crm: 503 from the target") && got.Status.Targets[0].UnhealthySince != nil
+	}, patience, 50*time.Millisecond)
+	since := got.Status.Targets[0].UnhealthySince
+	w.mu.Lock()
+	w.report.Webhooks[0].Targets[0].LastError = "timeout"
+	w.mu.Unlock()
+	require.Eventually(t, func() bool {
+		w.get(got, "callcenter")
+		return got.Status.Targets[0].LastError == "timeout"
+	}, patience, 50*time.Millisecond)
+	require.True(t, since.Equal(got.Status.Targets[0].UnhealthySince), "since when it began")
+	w.answer(w.hash("callcenter"), nil)
+	require.Eventually(t, func() bool {
+		w.get(got, "callcenter")
+		return got.Status.Targets[0].Healthy && got.Status.Targets[0].UnhealthySince == nil
+	}, patience, 50*time.Millisecond)
 }

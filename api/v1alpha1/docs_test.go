@@ -3,8 +3,12 @@ package v1alpha1_test
 import (
 	"bytes"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -114,4 +118,24 @@ func cell(field *apiextensionsv1.JSONSchemaProps) string {
 		add("%g to %g.", *field.Minimum, *field.Maximum)
 	}
 	return strings.ReplaceAll(text, "|", `\|`)
+}
+
+// TestEveryReasonHasItsCure: docs/operations.md has a row for each reason.
+func TestEveryReasonHasItsCure(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	require.NoError(t, err)
+	file, err := parser.ParseFile(token.NewFileSet(), "status_types.go", nil, 0)
+	require.NoError(t, err)
+	var reasons int
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || !strings.HasPrefix(spec.Names[0].Name, "Reason") {
+			return true
+		}
+		reason := strings.Trim(spec.Values[0].(*ast.BasicLit).Value, `"`)
+		reasons++
+		require.Regexp(t, "(?m)^\\| `"+reason+"` \\| .+ \\| .+ \\|$", string(page), "a row for %s in docs/operations.md", reason)
+		return true
+	})
+	require.Greater(t, reasons, 30)
 }

@@ -114,6 +114,24 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// TestRequestsFollowLimits: a limit under the default request lowers that, since a request above its limit is invalid.
+func TestRequestsFollowLimits(t *testing.T) {
+	for name, tc := range map[string]struct{ resources, memory, cpu string }{
+		"a memory limit under the default": {"{limits: {memory: 16Mi}}", "16Mi", "10m"},
+		"a memory limit over the default":  {"{limits: {memory: 64Mi}}", "32Mi", "10m"},
+		"a cpu limit under the default":    {"{limits: {cpu: 5m}}", "32Mi", "5m"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := parse(t, with("  receiver: {resources: "+tc.resources+"}"))
+			deployment, err := render.Deployment(w, render.Receiver{Image: "a"}, 1, render.NoVolume)
+			require.NoError(t, err)
+			requests := *deployment.Spec.Template.Spec.Containers[0].Resources.Requests
+			require.Equal(t, tc.memory, requests.Memory().String())
+			require.Equal(t, tc.cpu, requests.Cpu().String())
+		})
+	}
+}
+
 // TestNobodyAsksWhoIsNotNamed: a rule without peers would let everyone in.
 func TestNobodyAsksWhoIsNotNamed(t *testing.T) {
 	policy := render.NetworkPolicy(parse(t, minimal), nil)

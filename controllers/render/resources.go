@@ -31,6 +31,11 @@ func resources(r *v1alpha1.Resources) *corev1ac.ResourceRequirementsApplyConfigu
 	}
 	if r != nil && r.Limits != nil {
 		limits = quantities(r.Limits)
+		for name, limit := range limits { // a request above its limit is invalid: the default one is lowered
+			if request, ok := defaultRequests[name]; ok && request.Cmp(limit) > 0 && request.Equal(requests[name]) {
+				requests[name] = limit
+			}
+		}
 	}
 	if _, given := limits[corev1.ResourceMemory]; !given {
 		limits[corev1.ResourceMemory] = defaultMemory

@@ -44,6 +44,7 @@ func TestChart(t *testing.T) {
 	for name, args := range map[string][]string{
 		"default":    nil,
 		"namespaced": {"--set=watchNamespaces={crm,sales}"},
+		"selected":   {"--set=watchNamespaceSelector=team=voice,receivers.denyNetworks={10.0.0.0/8,192.0.2.1,fd00::/8,::1}"},
 		"replicas":   {"--set=replicas=2,priorityClassName=system-cluster-critical"},
 		"plain":      {"--set=metrics.enabled=false,networkPolicy.enabled=false,rbac.userRoles=false"},
 		"monitored":  {"--set=metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.release=prometheus", "--set=extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,extraEnv[0].value=http://collector:4318"},
@@ -84,6 +85,11 @@ func TestChartRefusesWrongValues(t *testing.T) {
 		"digest":      {"image.digest=latest", "/image/digest"},
 		"replicas":    {"replicas=0", "/replicas"},
 		"level":       {"logs.level=loud", "/logs/level"},
+		"network":     {"receivers.denyNetworks={10.0.0.0/8,10.0.0.0/99}", "/receivers/denyNetworks/1"},
+		"no network":  {"receivers.allowNetworks={example.com}", "/receivers/allowNetworks/0"},
+		"roll":        {"receivers.rollPercent=0", "/receivers/rollPercent"},
+		"interval":    {"receivers.pollInterval=often", "/receivers/pollInterval"},
+		"both":        {"watchNamespaces={crm},watchNamespaceSelector=a=b", "one of watchNamespaces and watchNamespaceSelector"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, errs, err := tool("helm", "template", "pbxhook", "charts/pbxhook", "--set="+tc.value)
