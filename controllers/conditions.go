@@ -53,13 +53,16 @@ func (s *conditions) natsJournal(nats *v1alpha1.NATSJournal, report *statusz.Web
 }
 
 func (s *conditions) journal(seen *observation) {
-	s.journalNow(seen.receivers.report, seen.claimNote)
+	s.journalNow(seen.receivers.report)
+	if c := s.get(v1alpha1.ConditionJournalDurable); seen.claimNote != "" && c.Reason == v1alpha1.ReasonPersistentVolume {
+		s.set(c.Type, c.Status, c.Reason, "%s%s", c.Message, seen.claimNote)
+	}
 	if c := s.get(v1alpha1.ConditionJournalDurable); seen.moving && c.Reason != v1alpha1.ReasonJournalUnavailable {
 		s.set(c.Type, c.Status, v1alpha1.ReasonJournalMoving, "%s; %s", c.Message, movingMessage(seen))
 	}
 }
 
-func (s *conditions) journalNow(report *statusz.Webhook, claimNote string) {
+func (s *conditions) journalNow(report *statusz.Webhook) {
 	if report != nil && report.JournalProblem != "" {
 		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonJournalUnavailable, "events are answered 503: %s", report.JournalProblem)
 		return
@@ -78,7 +81,7 @@ func (s *conditions) journalNow(report *statusz.Webhook, claimNote string) {
 		return
 	}
 	if render.NeedsClaim(s.webhook) {
-		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonPersistentVolume, "an accepted event survives the loss of its pod%s", claimNote)
+		s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionTrue, v1alpha1.ReasonPersistentVolume, "an accepted event survives the loss of its pod")
 		return
 	}
 	s.set(v1alpha1.ConditionJournalDurable, metav1.ConditionFalse, v1alpha1.ReasonEmptyDir,

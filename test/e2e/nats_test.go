@@ -138,3 +138,27 @@ func TestJournalMoves(t *testing.T) {
 	l.arrived("/moves")
 	require.Empty(t, l.refused)
 }
+
+// TestNamespaceWithJournalIsDeleted: a namespace whose webhook's events in NATS go with it is not held, whatever goes
+// first, and no stream remains unsaid.
+func TestNamespaceWithJournalIsDeleted(t *testing.T) {
+	c := setUpWithNATS(t)
+	namespace := c.namespace + "-gone"
+	c.kubectl("", "create", "namespace", namespace)
+	c.kubectl("", "-n", namespace, "create", "secret", "generic", "pbx", "--from-literal=token=t0ken")
+	c.kubectl(fmt.Sprintf(`
+apiVersion: pbxhook.io/v1alpha1
+kind: PBXWebhook
+metadata: {name: many, namespace: %[1]s}
+spec:
+  provider: Simotel
+  credentials: {secretRef: {name: pbx}}
+  journal: {nats: {url: "nats://nats.%[2]s.svc:4222", replicas: 3, maxBytes: 64Mi}, deletionPolicy: Delete}
+  targets: [{name: echo, url: "http://echo.%[2]s.svc/"}]
+`, namespace, c.namespace), "apply", "-f", "-")
+	c.kubectl("", "-n", namespace, "wait", "--for=condition=Ready", "pbx/many", "--timeout=120s")
+	start := time.Now()
+	c.kubectl("", "delete", "namespace", namespace, "--timeout=150s")
+	t.Logf("the namespace was gone after %s", time.Since(start).Round(time.Second))
+	require.Contains(t, c.kubectl("", "-n", "pbxhook-system", "logs", "deployment/pbxhook-operator", "--tail=400"), "pbxhook_"+namespace+"_many", "what was deleted, or remains, is in the log")
+}
