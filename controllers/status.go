@@ -62,7 +62,7 @@ type flip struct {
 const flipTime = time.Minute
 
 // steady has Ready go back to True only when that has held for a while, where it was False for the same reason shortly
-// before: a receiver that comes and goes would flip it with every pod.
+// before: a receiver that comes and goes would flip it with every pod. A rollout is no flip.
 func (r *Reconciler) steady(before, after *v1alpha1.PBXWebhook, known *remembered, seen *observation) {
 	was, is := readyOf(before), readyOf(after)
 	if was == nil || is == nil || was.ObservedGeneration != is.ObservedGeneration {
@@ -72,7 +72,7 @@ func (r *Reconciler) steady(before, after *v1alpha1.PBXWebhook, known *remembere
 	now := r.now()
 	switch {
 	case was.Status == metav1.ConditionTrue && is.Status != metav1.ConditionTrue:
-		known.flip = flip{reason: is.Reason, at: now, again: known.flip.reason == is.Reason && now.Sub(known.flip.at) < flipTime}
+		known.flip = flip{reason: is.Reason, at: now, again: !rolling(seen) && known.flip.reason == is.Reason && now.Sub(known.flip.at) < flipTime}
 		r.known.put(after, *known)
 	case was.Status != metav1.ConditionTrue && is.Status == metav1.ConditionTrue && known.flip.again:
 		if left := flipTime - now.Sub(known.flip.at); left > 0 {

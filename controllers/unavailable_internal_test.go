@@ -93,7 +93,7 @@ func TestReadyDoesNotFlip(t *testing.T) {
 	}
 	flips := 0
 	pass := func(after *v1alpha1.PBXWebhook) *observation {
-		seen, known := &observation{}, r.known.get(w)
+		seen, known := &observation{deployment: &appsv1.Deployment{}}, r.known.get(w)
 		r.steady(w, after, &known, seen)
 		r.known.put(after, known)
 		if was, is := readyOf(w), readyOf(after); was != nil && was.Status != is.Status {
