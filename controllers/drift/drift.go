@@ -5,7 +5,6 @@
 package drift
 
 import (
-	"bytes"
 	"fmt"
 	"reflect"
 	"slices"
@@ -75,7 +74,7 @@ func Find(desired, live map[string]any, managed []metav1.ManagedFieldsEntry, own
 			continue
 		}
 		fields := &fieldpath.Set{}
-		if err := fields.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil {
+		if err := fields.FromJSON(entry.FieldsV1.GetRawReader()); err != nil {
 			return nil, fmt.Errorf("read the managed fields of %s: %w", entry.Manager, err)
 		}
 		switch {
@@ -223,7 +222,7 @@ func (d *Drift) Fix(desired, live map[string]any, managed []metav1.ManagedFields
 			continue
 		}
 		fields := &fieldpath.Set{}
-		if err := fields.FromJSON(bytes.NewReader(managed[i].FieldsV1.Raw)); err != nil {
+		if err := fields.FromJSON(managed[i].FieldsV1.GetRawReader()); err != nil {
 			return nil, fmt.Errorf("read the managed fields of %s: %w", managed[i].Manager, err)
 		}
 		f.ours = f.ours.Union(fields)

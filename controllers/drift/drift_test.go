@@ -54,7 +54,7 @@ func normal(v any) any {
 }
 
 func entry(manager string, operation metav1.ManagedFieldsOperationType, fields string) metav1.ManagedFieldsEntry {
-	return metav1.ManagedFieldsEntry{Manager: manager, Operation: operation, FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+	return metav1.ManagedFieldsEntry{Manager: manager, Operation: operation, FieldsV1: metav1.NewFieldsV1(fields)}
 }
 
 // without is the operator's fields less those that somebody else took.
@@ -114,7 +114,7 @@ func TestFind(t *testing.T) {
 		},
 		"a controller scaled it by the subresource": {
 			live: strings.Replace(applied, "replicas: 1", "replicas: 5", 1), own: without(t, `"f:replicas":{}`),
-			others:  []metav1.ManagedFieldsEntry{{Manager: "hpa", Operation: update, Subresource: "scale", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:replicas":{}}}`)}}},
+			others:  []metav1.ManagedFieldsEntry{{Manager: "hpa", Operation: update, Subresource: "scale", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:replicas":{}}}`)}},
 			changed: []string{"hpa spec.replicas"},
 		},
 		"a person added a key to a selector, which has one owner": {
