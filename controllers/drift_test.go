@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -169,7 +170,7 @@ func TestWhatPeopleAddIsTakenOut(t *testing.T) {
 		"paused, hostNetwork, env, a volume, a label and a container": {&appsv1.Deployment{}, `{"spec":{"paused":true,"template":{"metadata":{"labels":{"evil":"yes"}},"spec":{"hostNetwork":true,"volumes":[{"name":"more","emptyDir":{}}],"containers":[{"name":"sidecar","image":"evil"},{"name":"receiver","env":[{"name":"A","value":"b"}]}]}}}}`, "spec.paused", func(o client.Object) bool {
 			d := o.(*appsv1.Deployment)
 			pod := d.Spec.Template.Spec
-			return !d.Spec.Paused && !pod.HostNetwork && len(pod.Volumes) == 2 && len(pod.Containers) == 1 && len(pod.Containers[0].Env) == 0 && d.Spec.Template.Labels["evil"] == ""
+			return !d.Spec.Paused && !pod.HostNetwork && len(pod.Volumes) == 2 && len(pod.Containers) == 1 && !slices.ContainsFunc(pod.Containers[0].Env, func(e corev1.EnvVar) bool { return e.Name == "A" }) && d.Spec.Template.Labels["evil"] == ""
 		}},
 		"data of the Secret": {&corev1.Secret{}, `{"data":{"more":"eA=="}}`, "data.more", func(o client.Object) bool {
 			return len(o.(*corev1.Secret).Data) == 1

@@ -54,6 +54,7 @@ func TestEveryRightIsUsed(t *testing.T) {
 		"policy/poddisruptionbudgets create":               "the same",
 		"policy/poddisruptionbudgets patch":                "the same",
 		"policy/poddisruptionbudgets delete":               "the same",
+		"/namespaces list":                                 "the same as watch, where the API server cannot stream what there is",
 		"/namespaces watch":                                "of --namespace-selector (TestNamespacesBySelector)",
 		"/namespaces get":                                  "whether a webhook's namespace is being deleted (TestNamespaceDeletedWithJournal)",
 		"pbxhook.io/pbxwebhooks get":                       "controller-runtime's own, where an object is not in its cache",
