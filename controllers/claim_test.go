@@ -30,7 +30,7 @@ func TestClaimThatCannotGrow(t *testing.T) {
 		t.Helper()
 		w.get(webhook, "callcenter")
 		quantity := resource.MustParse(size)
-		webhook.Spec.Journal.Embedded.Storage.Claim.Size = &quantity
+		webhook.Spec.Journal.Embedded = &v1alpha1.EmbeddedJournal{Storage: v1alpha1.EmbeddedStorage{Claim: &v1alpha1.Claim{Size: &quantity}}}
 		webhook.Spec.Targets[0].URL = "http://crm.example.com/" + size
 		w.replaceSpec(webhook)
 	}
