@@ -139,7 +139,11 @@ func (r *Reconciler) journalManifest(ctx context.Context, w *v1alpha1.PBXWebhook
 		return nil, false, err
 	}
 	lost = slices.ContainsFunc(c.references, func(m missing) bool { return strings.HasPrefix(m.message, "spec.journal.") })
-	manifest, err = render.Manifest(w, values)
+	told, err := tell(w, nil, r.cluster)
+	if err != nil {
+		return nil, false, err
+	}
+	manifest, err = render.Manifest(told, values)
 	return manifest, lost, err
 }
 
