@@ -210,7 +210,7 @@ func (s *conditions) targets(seen *observation) {
 	}
 	switch {
 	case len(lost) > 0:
-		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonReferencesNotFound, "%s", strings.Join(append(lost, failing...), "; "))
+		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonReferencesNotFound, "%s", strings.Join(slices.Concat(lost, failing, suspended), "; "))
 	case len(failing) > 0:
 		s.set(v1alpha1.ConditionTargetsHealthy, metav1.ConditionFalse, v1alpha1.ReasonTargetsFailing, "%s", strings.Join(append(failing, suspended...), "; "))
 	case len(suspended) > 0:
