@@ -46,7 +46,7 @@ func TestHabits(t *testing.T) {
 		`did you mean call.missed?`:                                 {"calls", "--type", "call.mised"},
 		`--outcome: expected one of`:                                {"calls", "--outcome", "lost"},
 		`crm/sales: --target: expected one of crm, got "crn"`:       {"calls", "--target", "crn"},
-		`this receiver serves crm/sales, crm/support; did you mean`: {"calls", "suport"},
+		`this receiver serves crm/sales, crm/support; did you mean`: {"calls", "supports"},
 		`leave one of them out`:                                     {"status", "crm/sales", "-n", "other"},
 	} {
 		_, err := pbxhook(args...)
