@@ -116,9 +116,9 @@ func (c *connection) releaseHeader() {
 	}
 }
 
-// http1 is a connection as net/http speaks HTTP/1 on it, above TLS. net/http answers what is no request by itself, and
-// has no hook for it: http1 sees such a response being written while no handler has been reached.
-type http1 struct {
+// observed is a connection on which net/http speaks HTTP/1, above TLS. net/http answers what is no request by itself, and
+// has no hook for it: observed sees such a response being written while no handler has been reached.
+type observed struct {
 	net.Conn
 	c     *connection
 	first byte // that came
@@ -127,7 +127,7 @@ type http1 struct {
 }
 
 // Read implements io.Reader.
-func (h *http1) Read(data []byte) (int, error) {
+func (h *observed) Read(data []byte) (int, error) {
 	n, err := h.Conn.Read(data)
 	if n == 0 || h.c.handled.Load() {
 		return n, err
@@ -148,7 +148,7 @@ func (h *http1) Read(data []byte) (int, error) {
 const recordHandshake = 0x16
 
 // Write implements io.Writer.
-func (h *http1) Write(data []byte) (int, error) {
+func (h *observed) Write(data []byte) (int, error) {
 	if h.ended {
 		return 0, os.ErrDeadlineExceeded
 	}
@@ -178,28 +178,28 @@ func rejection(response []byte) (code int, detail string) {
 }
 
 // CloseWrite is connection's.
-func (h *http1) CloseWrite() error {
+func (h *observed) CloseWrite() error {
 	if half, ok := h.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return nil
 }
 
-// http1TLS is an http1 that tells net/http about its TLS.
-type http1TLS struct {
-	*http1
+// observedTLS is an observed that tells net/http about its TLS.
+type observedTLS struct {
+	*observed
 	tls *tls.Conn
 }
 
 // ConnectionState is for net/http, which puts it into requests.
-func (h http1TLS) ConnectionState() tls.ConnectionState { return h.tls.ConnectionState() }
+func (h observedTLS) ConnectionState() tls.ConnectionState { return h.tls.ConnectionState() }
 
 // connectionOf finds the connection below what net/http was given.
 func connectionOf(conn net.Conn) *connection {
 	switch conn := conn.(type) {
-	case *http1:
+	case *observed:
 		return conn.c
-	case http1TLS:
+	case observedTLS:
 		return conn.c
 	case *tls.Conn:
 		return conn.NetConn().(*connection)

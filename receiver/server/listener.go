@@ -82,7 +82,7 @@ func (l *listener) run() {
 		case !l.server.limits.admit(c):
 			l.turnAway(c)
 		case l.tls == nil:
-			l.hand(accepted{conn: &http1{Conn: c, c: c}})
+			l.hand(accepted{conn: &observed{Conn: c, c: c}})
 		default:
 			l.work.Go(func() { l.handshake(c) })
 		}
@@ -117,7 +117,7 @@ func (l *listener) handshake(c *connection) {
 		l.hand(accepted{conn: conn})
 		return
 	}
-	l.hand(accepted{conn: http1TLS{http1: &http1{Conn: conn, c: c}, tls: conn}})
+	l.hand(accepted{conn: observedTLS{observed: &observed{Conn: conn, c: c}, tls: conn}})
 }
 
 // explain says why a handshake failed, and answers who speaks HTTP without TLS.
