@@ -26,18 +26,18 @@ type rawTarget struct {
 	address     string
 	connections atomic.Int32
 
-	mu       sync.Mutex
 	response string
 	later    string // sent without a request, once the first response was read
 	read     chan bool
 	closed   chan bool // the first connection's end, seen by the target
 }
 
-func newRawTarget(t testing.TB) *rawTarget {
+// start serves until the test ends.
+func (target *rawTarget) start(t testing.TB) *rawTarget {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	target := &rawTarget{address: "http://" + listener.Addr().String() + "/"}
+	target.address = "http://" + listener.Addr().String() + "/"
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -55,11 +55,9 @@ func newRawTarget(t testing.TB) *rawTarget {
 	return target
 }
 
-func (s *rawTarget) serve(conn net.Conn, first bool) {
+func (target *rawTarget) serve(conn net.Conn, first bool) {
 	defer func() { _ = conn.Close() }()
-	s.mu.Lock()
-	response, later, read, closed := s.response, s.later, s.read, s.closed
-	s.mu.Unlock()
+	response, later, read, closed := target.response, target.later, target.read, target.closed
 	if !first {
 		response, later, closed = own, "", nil
 	}
@@ -122,8 +120,7 @@ func TestResponses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			target := newRawTarget(t)
-			target.response = tc.response
+			target := (&rawTarget{response: tc.response}).start(t)
 			d := newDeliverer(t, options())
 			got := send(t.Context(), d, target.address, http.Header{})
 			require.Equal(t, tc.status, got.Status, got.Reason)
@@ -148,8 +145,7 @@ func TestUnsolicitedResponse(t *testing.T) {
 		for _, wait := range []bool{true, false} { // for the connection's end; or not at all
 			t.Run(fmt.Sprintf("%s, %t", name, wait), func(t *testing.T) {
 				t.Parallel()
-				target := newRawTarget(t)
-				target.response, target.later, target.read, target.closed = own, unsolicited, make(chan bool), make(chan bool)
+				target := (&rawTarget{response: own, later: unsolicited, read: make(chan bool), closed: make(chan bool)}).start(t)
 				d := newDeliverer(t, options())
 				require.Equal(t, 299, send(t.Context(), d, target.address, http.Header{}).Status)
 				target.read <- true
@@ -218,8 +214,7 @@ func TestConnectionsAreKept(t *testing.T) {
 
 // TestRequestsThatCannotBeMade: they are dead letters, and say nothing of the target.
 func TestRequestsThatCannotBeMade(t *testing.T) {
-	target := newRawTarget(t)
-	target.response = own
+	target := (&rawTarget{response: own}).start(t)
 	for name, tc := range map[string]struct {
 		url    string
 		header http.Header
@@ -249,8 +244,7 @@ func TestRequestsThatCannotBeMade(t *testing.T) {
 
 // TestResponseThatIsNotReadToItsEnd: it is not waited for, and its connection is not used again.
 func TestResponseThatIsNotReadToItsEnd(t *testing.T) {
-	target := newRawTarget(t)
-	target.response = "HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n" + strings.Repeat("x", 100<<10)
+	target := (&rawTarget{response: "HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n" + strings.Repeat("x", 100<<10)}).start(t)
 	d := newDeliverer(t, options())
 	got := send(t.Context(), d, target.address, http.Header{})
 	require.Equal(t, 200, got.Status)
@@ -284,8 +278,7 @@ func FuzzResponses(f *testing.F) {
 	o := options()
 	o.Timeout = 50 * time.Millisecond // for half a response
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		target := newRawTarget(t)
-		target.response = string(raw)
+		target := (&rawTarget{response: string(raw)}).start(t)
 		d := newDeliverer(t, o)
 		got := send(t.Context(), d, target.address, http.Header{})
 		require.Equal(t, got.Status != 0, got.Answered)
