@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -396,9 +398,22 @@ func (r *Receiver) Report() statusz.Report {
 	return report
 }
 
-// ready is whether requests are taken.
-func (r *Receiver) ready() bool {
+// notReady says why a load balancer should prefer other receivers; empty: it need not. While NATS is not reached at all
+// that is not so: others are no better off, and an answer of 503 with Retry-After is worth more to a PBX than none.
+func (r *Receiver) notReady() string {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.config != nil
+	webhooks, configured := slices.Collect(maps.Values(r.webhooks)), r.config != nil
+	r.mu.Unlock()
+	if !configured {
+		return "the journal is being opened, or another receiver still has it"
+	}
+	for _, w := range webhooks {
+		if w.shared == nil || !w.shared.CutOff() {
+			return ""
+		}
+	}
+	if len(webhooks) == 0 {
+		return ""
+	}
+	return "the NATS server that it is connected to appears to be cut off from its peers"
 }

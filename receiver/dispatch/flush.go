@@ -63,10 +63,10 @@ func (w *work) flushWhenDue() {
 // save begins to write the cursor and, in one go with it, dead letters.
 func (w *work) save() {
 	w.progress.count.Seen = time.Now().UTC()
-	s := &saving{Progress: journal.Progress{Cursor: w.progress.cursor(), Dead: w.dead, Revived: w.revived, Attempts: w.attempts}, done: make(chan struct{})}
+	s := &saving{Progress: journal.Progress{Cursor: w.progress.cursor(), Dead: w.dead, Revived: w.revived, Attempts: w.attempts, Lost: w.lost}, done: make(chan struct{})}
 	w.saving, w.flushed = s, time.Now() // also when it fails: not in a loop
 	w.progress.dirty = false
-	w.dead, w.revived, w.attempts = nil, nil, nil
+	w.dead, w.revived, w.attempts, w.lost = nil, nil, nil, 0
 	go func() { // saved waits for it
 		defer close(s.done)
 		s.err = w.journal.Save(w.name, s.Progress)
@@ -87,6 +87,7 @@ func (w *work) saved() error {
 	}
 	w.progress.dirty = true
 	w.dead, w.revived, w.attempts = append(s.Dead, w.dead...), append(s.Revived, w.revived...), append(s.Attempts, w.attempts...)
+	w.lost += s.Lost
 	w.lastErr = s.err.Error()
 	if now := time.Now(); now.Sub(w.complained) >= complainPause {
 		w.complained = now

@@ -63,6 +63,8 @@ type work struct {
 	attempts   []journal.Attempt    // not yet in the delivery log
 	saving     *saving              // what is being written, or nil
 	evicted    int64                // dead letters, as the journal said last
+	first      uint64               // events below it are not stored any more, and were counted
+	lost       int64                // events that somebody deleted before the target had them, not yet written
 	rate       meter                // of deliveries
 
 	now       Policy
@@ -114,6 +116,7 @@ func (w *work) run(ctx, attempts context.Context) {
 	for turns := 1; ctx.Err() == nil; turns++ {
 		w.watchClock(time.Now())
 		w.fill()
+		w.countDeleted()
 		w.expire()
 		w.start(attempts)
 		if w.settleMore() && turns%maxTurns != 0 { // what else there is to see to can wait a little
@@ -360,6 +363,9 @@ func (w *work) settle(r result) {
 	case Unwanted:
 		if outcome.gone {
 			w.progress.failed(l.seqs[0])
+			if r.record.Replay == "" && l.seqs[0] >= w.first { // else it was counted
+				w.lost++
+			}
 		}
 		w.next(l)
 	case Refused:

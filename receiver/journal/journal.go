@@ -225,6 +225,7 @@ type Progress struct {
 	Dead     []DeadLetter // new ones
 	Revived  []uint64     // dead letters that were delivered after all
 	Attempts []Attempt    // for the delivery log
+	Lost     int64        // events that somebody deleted before the target had them, since the last Progress
 }
 
 // Removed is a target that is no more, whose cursor is kept for a while in case it comes back.
@@ -328,4 +329,10 @@ type Part interface {
 	KeepCursors(targets []string) error
 	// DeadLetters are a target's after a sequence number, in order, at most limit.
 	DeadLetters(target string, after uint64, limit int) ([]DeadLetter, error)
+}
+
+// Expiring is a Part whose events somebody else may delete before all targets have them.
+type Expiring interface {
+	// First returns the number below which no event is stored any more, or 0.
+	First() uint64
 }

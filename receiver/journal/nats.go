@@ -65,12 +65,14 @@ type NATS struct {
 	leases         jetstream.KeyValue
 	letters        jetstream.KeyValue
 	stream         jetstream.Stream
-	created        time.Time // the stream
-	epoch          string    // of the stream
-	epochs         []string  // that it had before
-	known          uint64    // the highest sequence number that the stream is known to have had
-	wentBack       bool      // the stream has another history than it had
-	newest         mark      // of the stream's events, when it was looked at last
+	created        time.Time            // the stream
+	epoch          string               // of the stream
+	epochs         []string             // that it had before
+	first          uint64               // of the stream's events, as its leader said last
+	vanished       map[string]*vanished // by target, not yet reported
+	known          uint64               // the highest sequence number that the stream is known to have had
+	wentBack       bool                 // the stream has another history than it had
+	newest         mark                 // of the stream's events, when it was looked at last
 	cache          *cache
 	problem        error     // why it cannot be used
 	heard          time.Time // when the stream's leader answered last; at first, when the journal was opened
@@ -134,6 +136,7 @@ var _ Journal = (*NATS)(nil)
 
 // see takes in what the stream has; n.mu is held.
 func (n *NATS) see(info *jetstream.StreamInfo) {
+	n.first = info.State.FirstSeq
 	n.state.LastSeq, n.known = max(n.state.LastSeq, info.State.LastSeq), max(n.known, info.State.LastSeq)
 	n.state.Received, n.state.Events, n.state.Bytes, n.state.MaxBytes = int64(info.State.LastSeq), int64(info.State.Msgs), int64(info.State.Bytes), info.Config.MaxBytes
 	if info.State.LastTime.After(n.state.LastReceived) {
@@ -219,12 +222,15 @@ func (n *NATS) unusable() error {
 }
 
 // report logs and counts that something was lost, or is not as it was left.
-func (n *NATS) report(format string, args ...any) {
+func (n *NATS) report(format string, args ...any) { n.reportPlaces(1, format, args...) }
+
+// reportPlaces is report for damage in several places.
+func (n *NATS) reportPlaces(places int64, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	n.options.Log.Error("the NATS journal is not as it was left", "reason", text)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.counted.Damaged++
+	n.counted.Damaged += places
 	n.counted.LastDamage = Rejection{At: time.Now().UTC(), Reason: text}
 }
 

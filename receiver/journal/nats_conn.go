@@ -97,6 +97,25 @@ func (n *NATS) switchServer() {
 	}
 }
 
+// CutOff reports whether the server that this receiver is connected to appears to be cut off from its peers, and no
+// better one could be reached: the stream's leader has been silent for longer than an election takes, and publishes
+// fail. It is false where no server is reached, or there is only one.
+func (n *NATS) CutOff() bool {
+	link := n.link.Load()
+	if link == nil || !link.conn.IsConnected() || len(link.conn.Servers()) < 2 {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.silent()
+}
+
+// silent reports whether neither a look nor a publish is answered for longer than an election takes; n.mu is held.
+func (n *NATS) silent() bool {
+	f := n.failing[publishing]
+	return f != nil && time.Since(n.heard) > electionTime && time.Since(f.last) < staleTime
+}
+
 // plainNATS is an error without the servers' addresses, which may carry a password.
 func plainNATS(err error) error {
 	if strings.Contains(err.Error(), "@") {

@@ -258,6 +258,7 @@ func (s *sharing) hold(leases jetstream.KeyValue, l *lease, p *natsPart) {
 	}()
 	s.renew(leases, l, p, served)
 	<-served
+	p.noteLast()
 	s.n.mu.Lock()
 	if s.n.parts[l.part] == p {
 		delete(s.n.parts, l.part)

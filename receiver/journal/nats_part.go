@@ -281,8 +281,11 @@ func (v *natsView) takeCursor(ctx context.Context, target string) (f owned, revi
 	} else if f, err = v.n.resume(ctx, target, f, info); err != nil {
 		return f, 0, fmt.Errorf("open the cursor of target %s: %w", target, err)
 	}
+	most := f.skipDeleted(info.State.FirstSeq)
 	f.Owner = v.lease.token
-	revision, err = v.n.write(ctx, key, f, revision)
+	if revision, err = v.n.write(ctx, key, f, revision); err == nil {
+		v.n.noteVanished(target, 0, most)
+	}
 	return f, revision, err
 }
 
@@ -315,6 +318,7 @@ func (v *natsView) save(target string, p Progress) error {
 	if err := v.n.DropDeadLetters(target, p.Revived); err != nil {
 		return err
 	}
+	v.n.noteVanished(target, p.Lost, 0)
 	v.log(target, p.Attempts)
 	return nil
 }
@@ -549,6 +553,9 @@ func (p *natsPart) Trim(ctx context.Context) error {
 		if err := p.n.exhume(ctx); err != nil {
 			return err
 		}
+	}
+	if err := p.noteBacklog(ctx, cursors); err != nil {
+		return err
 	}
 	if len(cursors) == 0 {
 		return nil // the targets are not known yet

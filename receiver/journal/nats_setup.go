@@ -50,7 +50,7 @@ func OpenNATS(options NATSOptions) (*NATS, error) {
 	if options.Retention == 0 {
 		options.Retention = 72 * time.Hour
 	}
-	n := &NATS{options: options, id: newOwner(), parts: map[int]*natsPart{}, cache: &cache{}, failing: map[task]*failing{}, differences: map[string]string{}, damagedCursors: map[string]string{}, missing: map[string]time.Time{}, said: map[string]time.Time{}, looked: time.Now(), doubt: make(chan struct{}, 1), problem: errors.New("not connected yet"), heard: time.Now()}
+	n := &NATS{options: options, id: newOwner(), parts: map[int]*natsPart{}, cache: &cache{}, failing: map[task]*failing{}, differences: map[string]string{}, damagedCursors: map[string]string{}, missing: map[string]time.Time{}, vanished: map[string]*vanished{}, said: map[string]time.Time{}, looked: time.Now(), doubt: make(chan struct{}, 1), problem: errors.New("not connected yet"), heard: time.Now()}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	if options.Lacking != nil { // another journal takes its place when it is there
 		n.problem = options.Lacking

@@ -38,6 +38,7 @@ func (n *NATS) watch() {
 			other = n.lookBeside()
 		}
 		n.met(looking, errors.Join(err, other))
+		n.reportVanished()
 		n.probe()
 		n.switchServer()
 		gone, otherGone := errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(other, jetstream.ErrStreamNotFound)
@@ -102,8 +103,9 @@ func (n *NATS) look() error {
 	n.mu.Lock()
 	n.newest = lastMark(info)
 	n.heard, n.looked = time.Now(), time.Now()
+	rose := info.State.FirstSeq > n.first // by what is dropped here, or by somebody else
 	n.see(info)
-	missed := info.State.LastSeq > n.notified
+	missed := rose || info.State.LastSeq > n.notified
 	n.notified = max(n.notified, info.State.LastSeq)
 	n.mu.Unlock()
 	if missed {
