@@ -19,6 +19,19 @@ import (
 // files are those of a journal at one moment, as a kill leaves them.
 type files struct{ db, log []byte }
 
+// inMemory is a folder that needs no disk, where there is such a thing: for tests that open many journals.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	memory := "/dev/shm"
+	if _, err := os.Stat(memory); err != nil {
+		memory = ""
+	}
+	folder, err := os.MkdirTemp(memory, "pbxhook-")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(folder) }) // a folder in the temporary ones
+	return folder
+}
+
 // heldFiles are those of a journal that is open. No transaction writes while they are read.
 func heldFiles(t *testing.T, j *journal.Bolt, file string) files {
 	t.Helper()
@@ -127,10 +140,6 @@ func TestRandomDamage(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("DAMAGE_ROUNDS")); err == nil {
 		rounds = n
 	}
-	memory := "/dev/shm" // what is damaged needs no disk
-	if _, err := os.Stat(memory); err != nil {
-		memory = ""
-	}
 	random := rand.New(rand.NewPCG(uint64(os.Getpid()), 19))
 	refused, reported, whole := 0, 0, 0
 	for n := range rounds {
@@ -155,9 +164,7 @@ func TestRandomDamage(t *testing.T) {
 				continue // there is no journal
 			}
 		}
-		folder, err := os.MkdirTemp(memory, "pbxhook-damage-")
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = os.RemoveAll(folder) }) // when a round failed
+		folder := inMemory(t)
 		place := f.put(t, folder)
 		report, checkErr := journal.Check(place)
 		j, err := journal.Open(context.Background(), place, journal.Options{})
