@@ -83,7 +83,9 @@ func (w *work) noteEnded(revived []uint64, dead []journal.DeadLetter) {
 			t.ended[seq] = true
 		}
 		for i := range dead {
-			t.ended[dead[i].Record.Seq] = true
+			if dead[i].Time.After(t.GivenUpTo) { // an earlier one is what is asked for: it is being written just now
+				t.ended[dead[i].Record.Seq] = true
+			}
 		}
 	}
 }
