@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 	"time"
 	_ "time/tzdata" // the image has no zone files
@@ -34,14 +33,11 @@ func main() {
 	}
 }
 
-// gcPercent trades memory for time: a receiver holds so little that three times as much is still little.
-const gcPercent = 300
-
 // tune sets what the runtime cannot know, unless the environment does. A processor more than there are is for
 // the journal, which holds one while it waits for the disk.
 func tune() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		tuneCollector()
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)

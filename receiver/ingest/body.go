@@ -51,6 +51,28 @@ func decompress(w http.ResponseWriter, header http.Header, body []byte) ([]byte,
 	return plain, nil
 }
 
+const (
+	// largeBody is from how many bytes on a body waits for a place to be decoded: JSON can take thirty times its
+	// length in memory, also that of a sender whose token is still looked for in it.
+	largeBody = 64 << 10
+	// largeAtOnce is how many of these places there are.
+	largeAtOnce = 2
+)
+
+// decoding bounds the memory that decoders take at once.
+type decoding chan struct{}
+
+func newDecoding() decoding { return make(decoding, largeAtOnce) }
+
+// do runs what decodes a body, with not too many large ones at once.
+func (d decoding) do(body []byte, decode func()) {
+	if len(body) >= largeBody {
+		d <- struct{}{}
+		defer func() { <-d }()
+	}
+	decode()
+}
+
 func busy() *answer {
 	rejected := reject(http.StatusServiceUnavailable, "the receiver is busy (too many bytes of bodies are in flight): send the event again").
 		with("Retry-After", server.RetryAfter).with("Connection", "close")

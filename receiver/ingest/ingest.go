@@ -57,6 +57,7 @@ type Handler struct {
 	rejected rejections
 	sampled  sampledLog
 	guesses  guesses
+	decoding decoding
 	tracer   *tracing.Tracer
 }
 
@@ -66,7 +67,7 @@ type Answered func(webhook string, code int, took time.Duration, trace string)
 
 // NewHandler makes a handler that knows no webhook yet.
 func NewHandler(log *slog.Logger, tracer *tracing.Tracer, count Answered) *Handler {
-	h := &Handler{log: log, tracer: tracer, count: count}
+	h := &Handler{log: log, tracer: tracer, count: count, decoding: newDecoding()}
 	h.sampled = sampledLog{log: log, kinds: map[logKind]*logged{}}
 	h.rejected.unread = rate.NewLimiter(unreadPerSecond, unreadBurst)
 	h.guesses = guesses{seed: maphash.MakeSeed(), webhooks: map[string]*wrongCredentials{}}
@@ -232,7 +233,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, webhook *Webhoo
 	if rejected != nil {
 		return *rejected
 	}
-	if !authenticated && !credentials.inBody(r, body) {
+	h.decoding.do(body, func() { authenticated = authenticated || credentials.inBody(r, body) })
+	if !authenticated {
 		return h.rejectSender(webhook, r, at, body)
 	}
 	if hops(r.Header) >= maxHops {
@@ -242,8 +244,11 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, webhook *Webhoo
 		Method: r.Method, Path: at.path(), Query: at.query,
 		Header: kept(r.Header, credentials.tokenName()), Body: body, ReceivedAt: received,
 	}
-	credentials.removeToken(request)
-	decoded := &event.Decoded{Event: provider.Decode(webhook.Provider, request, *webhook.Settings), Settings: webhook.Settings}
+	decoded := &event.Decoded{Settings: webhook.Settings}
+	h.decoding.do(body, func() {
+		credentials.removeToken(request)
+		decoded.Event = provider.Decode(webhook.Provider, request, *webhook.Settings)
+	})
 	if why := decoded.Event.NeedsAnswer; why != "" {
 		return reject(http.StatusUnprocessableEntity, "%s", why)
 	}
