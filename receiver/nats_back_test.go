@@ -10,7 +10,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pbxhook/pbxhook/receiver/admin"
 	"github.com/pbxhook/pbxhook/test/natstest"
+	"github.com/pbxhook/pbxhook/test/output"
 )
 
 // TestNATSGoesBack to an earlier moment, as after a restored backup: that is reported, and what is accepted from then on
@@ -157,7 +159,9 @@ func TestNATSDamagedCursor(t *testing.T) {
 	const bucket = "pbxhook_crm_callcenter"
 	servers := natstest.Start(t, 1, "")
 	target := newOrdered(t)
-	r := start(t, natsManifest(natstest.URL(servers), target.URL, ""))
+	r := &running{t: t, file: t.TempDir() + "/manifest.yaml", data: t.TempDir(), log: &output.Text{}, admin: true}
+	r.write(natsManifest(natstest.URL(servers), target.URL, ""))
+	r.run()
 	r.eventually("NATS is used", func() bool { return r.problem() == "" })
 	target.setAway(true)
 	for call := range 64 {
@@ -183,9 +187,20 @@ func TestNATSDamagedCursor(t *testing.T) {
 	r.run()
 	r.eventually("all others arrive", func() bool { return target.count() == 64-there })
 	r.eventually("it is named", func() bool {
-		return strings.Contains(r.report().Webhooks[0].JournalWarning, "nats kv del pbxhook_crm_callcenter cursor.3.crm")
+		return strings.Contains(r.report().Webhooks[0].JournalWarning, "pbxhook journal reset-cursor, or nats kv del pbxhook_crm_callcenter cursor.3.crm")
 	})
-	require.NoError(t, kv.Delete(t.Context(), "cursor.3.crm"))
+	reset := func(target string, dry bool) []admin.DamagedCursor {
+		client, err := admin.NewClient("http://" + r.adminAddress)
+		require.NoError(t, err)
+		answer, err := client.ResetCursors(t.Context(), admin.Webhook{Namespace: "crm", Name: "callcenter"}, admin.ResetRequest{Target: target, DryRun: dry})
+		require.NoError(t, err)
+		return answer.Cursors
+	}
+	require.Empty(t, reset("other", false))
+	damaged := []admin.DamagedCursor{{Target: "crm", Partition: 3}}
+	require.Equal(t, damaged, reset("", true))
+	require.Equal(t, damaged, reset("crm", false), "the dry run has changed nothing")
+	require.Empty(t, reset("", false), "one that can be read is left alone")
 	r.eventually("all arrive", func() bool { return target.count() == 64 })
 	r.eventually("nothing is wrong any more", func() bool { return r.report().Webhooks[0].JournalWarning == "" })
 }

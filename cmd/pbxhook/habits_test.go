@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -8,7 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pbxhook/pbxhook/receiver/admin"
 )
 
 // TestHabits: what users of kubectl and gh expect of any command.
@@ -42,12 +46,13 @@ func TestHabits(t *testing.T) {
 	require.NotContains(t, out, "crm/sales", "a name as tables print it")
 
 	for want, args := range map[string][]string{
-		`--type: expected one of`:                                   {"calls", "--type", "call.mised"},
-		`did you mean call.missed?`:                                 {"calls", "--type", "call.mised"},
-		`--outcome: expected one of`:                                {"calls", "--outcome", "lost"},
-		`crm/sales: --target: expected one of crm, got "crn"`:       {"calls", "--target", "crn"},
-		`this receiver serves crm/sales, crm/support; did you mean`: {"calls", "supports"},
-		`leave one of them out`:                                     {"status", "crm/sales", "-n", "other"},
+		`--type: expected one of`:                                               {"calls", "--type", "call.mised"},
+		`did you mean call.missed?`:                                             {"calls", "--type", "call.mised"},
+		`--outcome: expected one of`:                                            {"calls", "--outcome", "lost"},
+		`crm/sales: --target: expected one of crm, got "crn"`:                   {"calls", "--target", "crn"},
+		`this receiver serves crm/sales, crm/support; did you mean`:             {"calls", "supports"},
+		`crm/sales has an embedded journal, whose cursors are part of its file`: {"journal", "reset-cursor", "sales"},
+		`leave one of them out`:                                                 {"status", "crm/sales", "-n", "other"},
 	} {
 		_, err := pbxhook(args...)
 		require.ErrorContains(t, err, want)
@@ -62,6 +67,42 @@ func TestHabits(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, out, "There are more")
 	require.Equal(t, 4, strings.Count(out, "\n"), "a head and three calls")
+}
+
+// TestResetCursors: what is damaged is said, nothing is done without a yes, and a cursor that can be read is left alone.
+func TestResetCursors(t *testing.T) {
+	damaged := []admin.DamagedCursor{{Target: "crm", Partition: 3}, {Target: "crm", Partition: 7}}
+	var requests []admin.ResetRequest
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/v1/webhooks", func(w http.ResponseWriter, _ *http.Request) {
+		assert.NoError(t, json.NewEncoder(w).Encode([]admin.Webhook{{Namespace: "crm", Name: "sales"}}))
+	})
+	mux.HandleFunc("POST /api/v1/webhooks/crm/sales/cursors/reset", func(w http.ResponseWriter, r *http.Request) {
+		var request admin.ResetRequest
+		assert.NoError(t, json.NewDecoder(r.Body).Decode(&request))
+		requests = append(requests, request)
+		assert.NoError(t, json.NewEncoder(w).Encode(admin.Reset{Cursors: damaged}))
+	})
+	receiver := httptest.NewServer(mux)
+	defer receiver.Close()
+	reset := func(flags ...string) (string, error) {
+		requests = nil
+		return run(t, "", append([]string{"journal", "reset-cursor", "--admin", receiver.URL, "--target", "crm"}, flags...)...)
+	}
+	_, err := reset()
+	require.ErrorContains(t, err, "reset of 2 cursors: expected --yes")
+	require.Equal(t, []admin.ResetRequest{{Target: "crm", DryRun: true}}, requests)
+	out, err := reset("--dry-run")
+	require.NoError(t, err)
+	require.Contains(t, out, "crm/sales: the cursor of target crm in partition 3 is damaged")
+	require.Len(t, requests, 1)
+	out, err = reset("--yes")
+	require.NoError(t, err)
+	require.Contains(t, out, "crm/sales: the cursor of target crm in partition 7 was reset")
+	require.Equal(t, []admin.ResetRequest{{Target: "crm", DryRun: true}, {Target: "crm"}}, requests)
+	damaged = nil
+	_, err = reset("--yes")
+	require.ErrorContains(t, err, "no cursor is damaged")
 }
 
 func TestColours(t *testing.T) {

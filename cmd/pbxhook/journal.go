@@ -3,16 +3,84 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pbxhook/pbxhook/receiver/admin"
 	"github.com/pbxhook/pbxhook/receiver/journal"
 )
 
 func journalCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "journal", Short: "Look at a journal's files, and copy what is readable of damaged ones"}
-	cmd.AddCommand(journalCheck(), journalRepair())
+	cmd := &cobra.Command{Use: "journal", Short: "Look at a journal's files, copy what is readable of damaged ones, and reset damaged cursors"}
+	cmd.AddCommand(journalCheck(), journalRepair(), journalResetCursor())
 	return cmd
+}
+
+func journalResetCursor() *cobra.Command {
+	var receiver receiverFlags
+	var asked consent
+	var target string
+	cmd := &cobra.Command{
+		Use:   "reset-cursor [NAME] [-n NAMESPACE | --admin URL]",
+		Short: "Have targets whose cursors in a journal on NATS are damaged begin again at the first stored event",
+		Long: "Have targets whose cursors in a journal on NATS are damaged begin again at the first stored event of the\n" +
+			"partition. They get again what they have already, under the same ids. A cursor that can be read is left alone.",
+		Example: "  pbxhook journal reset-cursor -n crm callcenter --target crm",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return resetCursors(cmd, &receiver, first(args), admin.ResetRequest{Target: target}, &asked)
+		},
+	}
+	receiver.add(cmd)
+	asked.add(cmd)
+	cmd.Flags().StringVar(&target, "target", "", "one target (default: all)")
+	return cmd
+}
+
+// resetCursors says which cursors are damaged, asks, and resets them.
+func resetCursors(cmd *cobra.Command, receiver *receiverFlags, name string, request admin.ResetRequest, asked *consent) error {
+	ctx := cmd.Context()
+	client, webhooks, end, err := receiver.connect(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	damaged := map[admin.Webhook]admin.Reset{}
+	total := 0
+	request.DryRun = true
+	for _, w := range webhooks {
+		if damaged[w], err = client.ResetCursors(ctx, w, request); err != nil {
+			return err
+		}
+		total += len(damaged[w].Cursors)
+	}
+	if total == 0 {
+		return fmt.Errorf("%w: no cursor is damaged", admin.ErrNotFound)
+	}
+	ok, err := asked.given(cmd, true, "Reset", fmt.Sprintf("%d %s", total, plural(total, "cursor", "cursors")), func(out io.Writer) {
+		for w, found := range damaged {
+			tellCursors(out, w, found, "is damaged")
+		}
+	})
+	if !ok {
+		return err
+	}
+	request.DryRun = false
+	for w := range damaged {
+		done, err := client.ResetCursors(ctx, w, request)
+		if err != nil {
+			return err
+		}
+		tellCursors(cmd.OutOrStdout(), w, done, "was reset")
+	}
+	return nil
+}
+
+func tellCursors(out io.Writer, w admin.Webhook, found admin.Reset, what string) {
+	for _, c := range found.Cursors {
+		line(out, "%s: the cursor of target %s in partition %d %s", w, c.Target, c.Partition, what)
+	}
 }
 
 func journalCheck() *cobra.Command {

@@ -73,6 +73,8 @@ type Service interface {
 	Replays(ctx context.Context, w Webhook) ([]ReplayState, error)
 	// CancelReplay ends a replay: what has not gone out does not go out any more.
 	CancelReplay(ctx context.Context, w Webhook, id string) (ReplayState, error)
+	// ResetCursors has targets whose cursors in a shared journal are damaged begin at the first stored event.
+	ResetCursors(ctx context.Context, w Webhook, r ResetRequest) (Reset, error)
 }
 
 // Register adds the admin API to a server's paths.
@@ -91,6 +93,7 @@ func Register(mux *http.ServeMux, service Service) {
 	mux.HandleFunc("POST "+webhook+"/replay", h.local(h.replay))
 	mux.HandleFunc("GET "+webhook+"/replays", h.local(h.replays))
 	mux.HandleFunc("POST "+webhook+"/replays/{id}/cancel", h.local(h.cancelReplay))
+	mux.HandleFunc("POST "+webhook+"/cursors/reset", h.local(h.resetCursors))
 }
 
 type handler struct{ service Service }

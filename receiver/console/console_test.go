@@ -136,6 +136,10 @@ func (s *service) CancelReplay(_ context.Context, _ admin.Webhook, id string) (a
 	return admin.ReplayState{ID: id, Phase: admin.ReplayCanceled, ReplayProgress: admin.ReplayProgress{Remaining: 5}}, nil
 }
 
+func (s *service) ResetCursors(context.Context, admin.Webhook, admin.ResetRequest) (admin.Reset, error) {
+	return admin.Reset{}, s.trouble
+}
+
 func (s *service) Pulse() uint64 { return 1 }
 
 func do(s *service, r *http.Request) *httptest.ResponseRecorder {

@@ -464,7 +464,41 @@ func (n *NATS) noteDamaged(key string, damaged error) {
 		delete(n.damagedCursors, key)
 		return
 	}
-	n.damagedCursors[key] = fmt.Sprintf("%v: its partition is not delivered until it is deleted (nats kv del %s %s), after which its target gets all that is stored in the partition again", damaged, n.name(), key)
+	n.damagedCursors[key] = fmt.Sprintf("%v: its partition is not delivered until it is reset (pbxhook journal reset-cursor, or nats kv del %s %s), after which its target gets all that is stored in the partition again", damaged, n.name(), key)
+}
+
+// PartitionCursor names the cursor of a target in a partition.
+type PartitionCursor struct {
+	Target    string
+	Partition int
+}
+
+// ResetDamagedCursors deletes the cursors of a target (empty: of all) that cannot be read, so that whoever owns their
+// partitions begins at the first stored event, and returns which these were. With dry it deletes none.
+func (n *NATS) ResetDamagedCursors(ctx context.Context, target string, dry bool) ([]PartitionCursor, error) {
+	if _, err := n.bucket(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxReadTime)
+	defer cancel()
+	var found []PartitionCursor
+	err := n.eachOwned(ctx, "cursor.>", func(v value, _ owned, damaged error) {
+		partition, of, err := splitCursorKey(v.key)
+		if damaged != nil && err == nil && (target == "" || target == of) {
+			found = append(found, PartitionCursor{of, partition})
+		}
+	})
+	if err != nil || dry {
+		return found, err
+	}
+	for _, c := range found {
+		key := cursorKey(c.Partition, c.Target)
+		if err := n.erase(ctx, n.name(), key); err != nil {
+			return found, err
+		}
+		n.noteDamaged(key, nil)
+	}
+	return found, nil
 }
 
 // anyDamaged reports whether a cursor of the partition cannot be read.
