@@ -37,7 +37,7 @@ spec:
 			"-o", `jsonpath={range .items[*]}{.spec.template.spec.containers[0].env[*].value} {.status.updatedReplicas}/{.status.availableReplicas}/{.status.replicas}{"\n"}{end}`)
 		for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
 			all++
-			if line == upgraded+" 1/1/1" {
+			if strings.Contains(line, upgraded) && strings.HasSuffix(line, " 1/1/1") { // among other variables
 				rolled++
 			}
 		}
