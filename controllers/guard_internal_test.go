@@ -23,7 +23,7 @@ func TestWriteGuard(t *testing.T) {
 	for i := range allWrites {
 		g.write(webhook, "Secret", string(rune('a'+i)), at(0))
 	}
-	require.NotZero(t, g.write(webhook, "Secret", "another", at(1)), "but not for ever")
+	require.NotZero(t, g.write(webhook, "Secret", "another", at(1)), "but not without end")
 	g.forget(webhook)
 	require.Zero(t, g.write(webhook, "Service", "a", at(10)))
 }

@@ -59,15 +59,15 @@ func resetCursors(cmd *cobra.Command, receiver *receiverFlags, name string, requ
 		return fmt.Errorf("%w: no cursor is damaged", admin.ErrNotFound)
 	}
 	ok, err := asked.given(cmd, true, "Reset", fmt.Sprintf("%d %s", total, plural(total, "cursor", "cursors")), func(out io.Writer) {
-		for w, found := range damaged {
-			tellCursors(out, w, found, "is damaged")
+		for _, w := range webhooks {
+			tellCursors(out, w, damaged[w], "is damaged")
 		}
 	})
 	if !ok {
 		return err
 	}
 	request.DryRun = false
-	for w := range damaged {
+	for _, w := range webhooks {
 		done, err := client.ResetCursors(ctx, w, request)
 		if err != nil {
 			return err

@@ -242,7 +242,7 @@ type lettersBody struct {
 	More    bool
 	Here    string
 	Replay  *admin.Replay // what a replay of all of them would do; nil where it is not offered
-	Drop    *admin.Drop   // likewise
+	Drop    *admin.Drop   // the same
 }
 
 func (c *Console) deadLetters(w http.ResponseWriter, r *http.Request) error {

@@ -18,7 +18,7 @@ const (
 	trimBatch    = 1000
 	trimAge      = time.Minute // under which nothing is dropped: what was read of cursors may be a moment old
 	crowdedPause = time.Second
-	roomAge      = 10 * time.Second // likewise, when room is needed
+	roomAge      = 10 * time.Second // the same, when room is needed
 	glanceTime   = time.Second      // for what people and Prometheus ask
 	partTimeout  = natsTimeout
 	replayPrefix = "replay."
@@ -473,8 +473,8 @@ type PartitionCursor struct {
 	Partition int
 }
 
-// ResetDamagedCursors deletes the cursors of a target (empty: of all) that cannot be read, so that whoever owns their
-// partitions begins at the first stored event, and returns which these were. With dry it deletes none.
+// ResetDamagedCursors deletes the cursors of a target (empty: of all) that cannot be read, so that the owners of their
+// partitions begin at the first stored event, and returns which these were. With dry it deletes none.
 func (n *NATS) ResetDamagedCursors(ctx context.Context, target string, dry bool) ([]PartitionCursor, error) {
 	if _, err := n.bucket(); err != nil {
 		return nil, err
